@@ -1,0 +1,8 @@
+"""A promptable SAM whose mask decoder learns from its user.
+
+This package knows nothing of HTTP, Label Studio or the environment.  Inside it a module
+imports only from modules of an earlier row:
+
+``types, errors`` < ``masks, prompts`` < ``compact, sam`` < ``catalog, zoom`` < ``adapter, losses``
+< ``learner, clicker`` < ``journal``.
+"""
