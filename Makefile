@@ -99,14 +99,14 @@ help:  ## Show this list
 $(INSTALLED): requirements/dev.lock pyproject.toml
 	$(call make_venv,$(VENV))
 	@echo "Installing Strop's dependencies into $(VENV): about 4 GB, some minutes, once."
-	$(BIN)/$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
-	$(BIN)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(BIN)/$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
+	@$(BIN)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(LABEL_STUDIO_INSTALLED): requirements/label-studio.lock
 	$(call make_venv,$(LABEL_STUDIO_VENV))
 	@echo "Installing Label Studio into $(LABEL_STUDIO_VENV): about 1 GB, a minute or two, once."
-	$(LABEL_STUDIO_VENV)/bin/$(PIP_INSTALL) --require-hashes -r requirements/label-studio.lock
+	@$(LABEL_STUDIO_VENV)/bin/$(PIP_INSTALL) --require-hashes -r requirements/label-studio.lock
 	@touch $@
 
 $(BROWSER_DRIVER): tests/e2e/package.json

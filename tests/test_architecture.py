@@ -1,0 +1,101 @@
+"""The rules of the house, checked: who imports whom, and who may touch what."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from importlinter.cli import lint_imports
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("adaptation", "backend", "training")
+MODULES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+# library -> the only modules that may import it
+DOORS = {
+    "flask": {"backend/app.py", "backend/insights.py", "backend/routes.py"},
+    "werkzeug": {"backend/app.py", "backend/insights.py", "backend/routes.py"},
+    "label_studio_sdk": {"backend/label_studio.py", "backend/labeling.py", "backend/protocol.py"},
+    "sqlalchemy": {"adaptation/journal.py"},
+    "psycopg": {"adaptation/journal.py"},
+}
+# The settings read the environment; the commands hand a copy of it to the processes they start.
+ENVIRONMENT_READERS = {
+    "backend/cli.py",
+    "backend/demo.py",
+    "backend/settings.py",
+    "training/cli.py",
+}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Every imported module's dotted name; for ``from a import b`` both ``a`` and ``a.b``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def reads_environment(tree: ast.AST) -> bool:
+    attributes = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    readers = {"os.environ", "os.environb", "os.getenv", "os.putenv"}
+    return bool(readers & (attributes | set(imported_names(tree))))
+
+
+def is_door(module: str, doors: set[str]) -> bool:
+    """A door module itself, or a part of it where it has grown into a package."""
+    return any(module == door or module.startswith(f"{door[:-3]}/") for door in doors)
+
+
+def test_the_import_contracts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_the_packages_are_ours(name: str) -> None:
+    # sam2 installs a top-level package `training` too: installed beside Strop, it must not win.
+    package = importlib.import_module(name)
+    assert package.__file__ is not None
+    assert Path(package.__file__).parent == ROOT / name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_a_library_comes_in_by_its_door_only(path: Path) -> None:
+    libraries = {name.split(".")[0] for name in imported_names(ast.parse(path.read_text()))}
+    strays = [lib for lib in libraries & DOORS.keys() if not is_door(relative(path), DOORS[lib])]
+    assert not strays, f"{relative(path)} imports {strays}; only {[DOORS[s] for s in strays]} may"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_only_settings_and_commands_read_the_environment(path: Path) -> None:
+    if reads_environment(ast.parse(path.read_text())):
+        assert is_door(relative(path), ENVIRONMENT_READERS)
+
+
+def test_reading_the_environment_is_noticed() -> None:
+    assert reads_environment(ast.parse("import os\nhome = os.environ['HOME']"))
+    assert reads_environment(ast.parse("from os import getenv"))
+    assert not reads_environment(ast.parse("import os\nos.replace('a', 'b')"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=relative)
+def test_every_config_is_a_mapping_with_comments(path: Path) -> None:
+    text = path.read_text()
+    assert isinstance(yaml.safe_load(text), dict)
+    assert text.lstrip().startswith("#"), "a config opens with the commands that use it"
