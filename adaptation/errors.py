@@ -7,8 +7,8 @@
     │   ├── ProtocolError      a Label Studio payload                     -> HTTP 400
     │   └── ImageError         an image that cannot or may not be read    -> HTTP 422
     ├── SettingsError          settings, configs, command-line options    -> exit code 2
-    ├── ModelError             a checkpoint or an embedding that does not fit -> HTTP 500, exit code 2
-    └── StoreError             journal or cache cannot be read or written -> HTTP 503, exit code 2
+    ├── ModelError             a checkpoint or embedding that does not fit -> HTTP 500, exit code 2
+    └── StoreError             a journal or cache that fails           -> HTTP 503, exit code 2
 
 Messages are shown to users: they never hold tokens, and answers over HTTP never hold paths.
 """

@@ -216,9 +216,7 @@ class Interaction:
         if state is None:
             return choose_view(box, image_size, full, self.zoom)
         stride = self.sam.input_size / self.sam.low_res_size
-        extent = extent_of(
-            state.low_res_logits[0, 0], state.view, state.input_size, stride, clicks
-        )
+        extent = extent_of(state.low_res_logits[0, 0], state.view, state.input_size, stride, clicks)
         view = choose_view(_union(extent, box), image_size, state.view, self.zoom)
         seen = box is not None or any(view.contains(c) for c in clicks)
         return view if seen else full

@@ -43,9 +43,7 @@ class View:
 
     def contains(self, click: Click) -> bool:
         """Whether the clicked pixel lies in the view."""
-        return (
-            self.x0 - 0.5 <= click.x < self.x1 - 0.5 and self.y0 - 0.5 <= click.y < self.y1 - 0.5
-        )
+        return self.x0 - 0.5 <= click.x < self.x1 - 0.5 and self.y0 - 0.5 <= click.y < self.y1 - 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
