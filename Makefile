@@ -98,7 +98,7 @@ help:  ## Show this list
 
 $(INSTALLED): requirements/dev.lock pyproject.toml
 	$(call make_venv,$(VENV))
-	@echo "Installing Strop's dependencies into $(VENV): about 4 GB, some minutes, once."
+	@echo "Installing Strop's dependencies into $(VENV): about 6 GB, some minutes, once."
 	@$(BIN)/$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@$(BIN)/$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
