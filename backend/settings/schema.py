@@ -1,0 +1,322 @@
+"""Every setting: its type, its default, its bounds and its effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic.fields import FieldInfo
+
+
+def _split(value: object) -> object:
+    """A list may be written as one text with commas, as environment variables need it."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _empty_is_none(value: object) -> object:
+    """An empty text means "not set", so that the environment can switch an option off."""
+    return None if value == "" else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
+OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and strict about names."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
+    )
+
+
+class ServerSettings(Section):
+    """The HTTP server."""
+
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on; 0.0.0.0 lets other machines in (set a password then).",
+    )
+    port: int = Field(default=9090, ge=1, le=65535, description="TCP port.")
+    threads: int = Field(
+        default=32,
+        ge=4,
+        le=512,
+        description="Requests handled at once; four are kept free for /health.",
+    )
+    max_request_mb: float = Field(
+        default=64,
+        gt=0,
+        description="Larger requests get 413. A click carries the task's older masks.",
+    )
+    graceful_timeout_s: int = Field(
+        default=30,
+        ge=0,
+        description="On stop, requests in flight have this many seconds to finish.",
+    )
+    username: str = Field(default="strop", min_length=1, description="User name of the basic auth.")
+    password: OptionalSecret = Field(
+        default=None,
+        description="Set it to demand basic auth on every route (STROP_SERVER__PASSWORD).",
+    )
+
+
+class ModelSettings(Section):
+    """The segmentation model."""
+
+    name: str = Field(
+        default="compact",
+        description="A model of the catalog: compact, mobile_sam, vit_b, vit_l, vit_h.",
+    )
+    folder: OptionalPath = Field(
+        default=None,
+        description="Where checkpoints are kept; empty: the folder models in data_dir.",
+    )
+    checkpoint: OptionalPath = Field(
+        default=None, description="A checkpoint file to load instead of the catalog's own."
+    )
+    device: str = Field(
+        default="cpu", description="Where torch computes: cpu, cuda, cuda:1, mps.", min_length=1
+    )
+    download: bool = Field(default=True, description="Download a checkpoint that is missing.")
+
+
+class InferenceSettings(Section):
+    """How clicks are answered."""
+
+    decodes: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="Clicks decoded at once; more than the cores gains nothing.",
+    )
+    encodes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Images encoded at once; each takes torch_threads cores.",
+    )
+    torch_threads: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="Cores of one computation; 0: cores / decodes, at least one.",
+    )
+    max_clicks: int = Field(default=500, ge=1, description="More clicks on one object get 400.")
+    box_ttl_s: float = Field(
+        default=300,
+        ge=0,
+        description="A rectangle waits this long for clicks on the same object; 0: not.",
+    )
+
+
+class ZoomOptions(Section):
+    """Small objects are decoded on a crop around them."""
+
+    is_on: bool = Field(default=True, description="Zoom in on small objects.")
+    max_object_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Zoom when the object's square covers less of the image.",
+    )
+    margin: float = Field(
+        default=1.8,
+        ge=1,
+        description="Side of the crop over the object's; higher: more context, less gain.",
+    )
+    min_side: int = Field(
+        default=56, ge=8, description="Crops are never smaller than this many pixels."
+    )
+
+
+class AnswerSettings(Section):
+    """What Label Studio is given to draw."""
+
+    kinds: Annotated[
+        tuple[Literal["brush", "bitmask", "polygon", "vector", "rectangle"], ...],
+        BeforeValidator(_split),
+    ] = Field(
+        default=("brush", "bitmask", "polygon", "vector", "rectangle"),
+        min_length=1,
+        description="Preferred first; the first that the labeling config offers is answered.",
+    )
+    alternatives: int = Field(
+        default=1,
+        ge=1,
+        le=4,
+        description="Masks offered at an object's first click, to choose from.",
+    )
+    polygon_tolerance: float = Field(
+        default=1.0,
+        ge=0,
+        description="Polygons may leave the mask by this many pixels; 0: every corner.",
+    )
+    min_part_share: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Polygon parts below this share of the largest are left out.",
+    )
+
+
+class LabelStudioSettings(Section):
+    """The Label Studio whose images and task queue are read."""
+
+    url: OptionalText = Field(
+        default=None, pattern=r"^https?://[^\s/]+", description="Its address, as http://host:8080."
+    )
+    token: OptionalSecret = Field(
+        default=None, description="Legacy or personal access token (STROP_LABEL_STUDIO__TOKEN)."
+    )
+    token_kind: Literal["auto", "legacy", "personal"] = Field(
+        default="auto", description="Kind of the token; auto tells it by its looks."
+    )
+
+
+class ImageSettings(Section):
+    """Which images are read, and how large they may be."""
+
+    allowed_hosts: Texts = Field(
+        default=(), description="Hosts besides Label Studio's own that images are fetched from."
+    )
+    allowed_folders: Paths = Field(
+        default=(), description="Folders of this machine that local files are read from."
+    )
+    max_megapixels: float = Field(default=100, gt=0, description="Larger images are refused.")
+    max_file_mb: float = Field(default=256, gt=0, description="Larger files are refused.")
+    timeout_s: float = Field(default=20, gt=0, description="A host must answer within this time.")
+    memory_mb: float = Field(
+        default=256,
+        ge=0,
+        description="Decoded images kept for the zoom; a 12-megapixel one takes 36 MB.",
+    )
+
+
+class EmbeddingSettings(Section):
+    """Where embeddings are kept: an image is encoded once, ever."""
+
+    memory_mb: float = Field(
+        default=512,
+        ge=0,
+        description="Memory for embeddings; one takes 2 MB (compact) to 4 MB (ViT).",
+    )
+    disk_mb: float = Field(
+        default=20_000, ge=0, description="Disk for embeddings; the oldest leave first; 0: none."
+    )
+    folder: OptionalPath = Field(
+        default=None, description="Where they lie; empty: the folder embeddings in data_dir."
+    )
+    redis_url: OptionalSecret = Field(
+        default=None,
+        description="Share them through Redis instead of the disk, as redis://host:6379/0.",
+    )
+    redis_mb: float = Field(default=4096, gt=0, description="Redis memory for embeddings.")
+
+
+class PrefetchSettings(Section):
+    """Images encoded before the first click asks for them."""
+
+    is_on: bool = Field(
+        default=True, description="Encode a task's image as soon as the task is opened."
+    )
+    next_tasks: int = Field(
+        default=3,
+        ge=0,
+        le=100,
+        description="Tasks after the opened one that are encoded too (needs token).",
+    )
+    max_queued: int = Field(default=256, ge=1, description="Images waiting; more are dropped.")
+
+
+class JournalSettings(Section):
+    """The record of every click, mask and submission."""
+
+    url: OptionalSecret = Field(
+        default=None,
+        description="Database URL, sqlite or postgresql; empty: journal.db in data_dir.",
+    )
+
+
+class SessionSettings(Section):
+    """What is remembered of the objects that are being clicked on."""
+
+    max_objects: int = Field(default=256, ge=1, description="Objects kept; one takes up to 0.5 MB.")
+    ttl_s: float = Field(
+        default=3600,
+        gt=0,
+        description="Forgotten after this time; a later click replays its clicks.",
+    )
+
+
+class Settings(Section):
+    """All settings of `strop serve`; the defaults serve the embedded model on one machine."""
+
+    data_dir: Path = Field(
+        default=Path(".strop"),
+        description="Folder of journal, embeddings and checkpoints; it is made; relative to where strop starts.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="One line for each click at info."
+    )
+    server: ServerSettings = ServerSettings()
+    model: ModelSettings = ModelSettings()
+    inference: InferenceSettings = InferenceSettings()
+    zoom: ZoomOptions = ZoomOptions()
+    answers: AnswerSettings = AnswerSettings()
+    label_studio: LabelStudioSettings = LabelStudioSettings()
+    images: ImageSettings = ImageSettings()
+    embeddings: EmbeddingSettings = EmbeddingSettings()
+    prefetch: PrefetchSettings = PrefetchSettings()
+    journal: JournalSettings = JournalSettings()
+    sessions: SessionSettings = SessionSettings()
+
+    @property
+    def models_dir(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.model.folder or self.data_dir / "models"
+
+    @property
+    def embeddings_dir(self) -> Path:
+        """Folder of the embeddings on disk."""
+        return self.embeddings.folder or self.data_dir / "embeddings"
+
+    @property
+    def journal_url(self) -> str:
+        """The journal's database URL; it may hold a password, so it is never logged."""
+        if self.journal.url is not None:
+            return self.journal.url.get_secret_value()
+        return f"sqlite:///{(self.data_dir / 'journal.db').absolute()}"
+
+    @property
+    def basic_auth(self) -> tuple[str, str] | None:
+        """User name and password, or None where no password is set."""
+        if self.server.password is None:
+            return None
+        return self.server.username, self.server.password.get_secret_value()
+
+
+def section_names() -> list[str]:
+    """Names of the keys that hold a section of keys."""
+    return [k for k, f in Settings.model_fields.items() if isinstance(f.default, Section)]
+
+
+def settings_keys() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Every key as a path of names, with its pydantic field, in the order of the file."""
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, Section):
+            for key, inner in type(field.default).model_fields.items():
+                yield (name, key), inner
+        else:
+            yield (name,), field
