@@ -80,7 +80,7 @@ format: $(INSTALLED)  ## Format the code and sort the imports
 .PHONY: lock
 lock: $(INSTALLED)  ## Resolve the lock files anew (ARGS="--upgrade" takes newer versions)
 	$(UV_COMPILE) --extra dev pyproject.toml -o requirements/dev.lock
-	$(UV_COMPILE) --extra export --extra postgres -c requirements/dev.lock pyproject.toml -o requirements/serve.lock
+	$(UV_COMPILE) --extra export --extra mobile-sam --extra postgres -c requirements/dev.lock pyproject.toml -o requirements/serve.lock
 	$(UV_COMPILE) --no-annotate requirements/label-studio.in -o requirements/label-studio.lock
 
 .PHONY: clean
