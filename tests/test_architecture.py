@@ -20,9 +20,9 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 DOORS = {
     "flask": {"backend/app.py", "backend/insights.py", "backend/routes.py"},
     "werkzeug": {"backend/app.py", "backend/insights.py", "backend/routes.py"},
-    "label_studio_sdk": {"backend/label_studio.py", "backend/labeling.py", "backend/protocol.py"},
+    "label_studio_sdk": {"backend/protocol.py"},
     "sqlalchemy": {"adaptation/journal.py"},
-    "psycopg": {"adaptation/journal.py"},
+    "redis": {"backend/stores.py", "backend/sessions.py"},
 }
 # The settings read the environment; the commands hand a copy of it to the processes they start.
 ENVIRONMENT_READERS = {
