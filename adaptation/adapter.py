@@ -1,0 +1,138 @@
+"""Which decoder weights learn, and how they are kept, saved and put back.
+
+An adapter is a set of differences to the base decoder's parameters, rounded to float16: small
+enough for many sessions in one process, and the same numbers in memory, on disk and after replay.
+The base weights are never written to; :meth:`PromptableSam.decode` takes the sums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adaptation.errors import ModelError
+from adaptation.sam import PromptableSam
+
+Deltas = Mapping[str, Tensor]
+"""Differences to the base decoder's parameters by name, float16."""
+
+_OUTPUT_PARTS = ("hypernetworks", "mask_tokens", "iou_", "output_upscaling", "prior", "refine")
+
+SUBSETS: dict[str, Callable[[str, Tensor], bool]] = {
+    "all": lambda name, value: True,
+    "norms": lambda name, value: value.dim() == 1,
+    "tokens": lambda name, value: "hypernetworks" in name or "_token" in name,
+    "output": lambda name, value: any(part in name for part in _OUTPUT_PARTS),
+    "transformer": lambda name, value: name.startswith("transformer."),
+}
+"""Parts of the decoder that may learn: a rule on a parameter's name and value."""
+
+
+def trainable_names(base: Mapping[str, Tensor], subset: str) -> tuple[str, ...]:
+    """Names of the decoder's parameters that learn, in the decoder's order.
+
+    Raises:
+        ModelError: No such subset.
+    """
+    if subset not in SUBSETS:
+        raise ModelError(f"No subset {subset!r} of the decoder; choose one of {sorted(SUBSETS)}.")
+    return tuple(name for name, value in base.items() if SUBSETS[subset](name, value))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """Learned differences to one base decoder; immutable, so that threads may share it.
+
+    Args:
+        deltas: By parameter name, float16; empty for the base decoder itself.
+        decoder_id: Digest of the base decoder that they belong to.
+    """
+
+    deltas: Deltas = field(default_factory=dict)
+    decoder_id: str = ""
+
+    @property
+    def is_base(self) -> bool:
+        """Whether nothing was learned."""
+        return not self.deltas
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the differences in memory and on disk."""
+        return sum(d.element_size() * d.nelement() for d in self.deltas.values())
+
+    @property
+    def version(self) -> str:
+        """``base``, or the first 12 hex digits of the differences' SHA-256."""
+        if self.is_base:
+            return "base"
+        sha = hashlib.sha256()
+        for name in sorted(self.deltas):
+            sha.update(name.encode())
+            sha.update(self.deltas[name].cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()[:12]
+
+    def weights(self, sam: PromptableSam) -> dict[str, Tensor] | None:
+        """The adapted parameters for :meth:`PromptableSam.decode`; None for the base decoder."""
+        if self.is_base:
+            return None
+        base = sam.decoder_parameters()
+        return {n: base[n] + d.to(base[n].device, base[n].dtype) for n, d in self.deltas.items()}
+
+
+def adapter_of(sam: PromptableSam, weights: Mapping[str, Tensor]) -> Adapter:
+    """The adapter that leads from the base decoder to ``weights``, rounded to float16."""
+    base = sam.decoder_parameters()
+    deltas = {n: (w.detach() - base[n]).to(torch.float16) for n, w in weights.items()}
+    return Adapter(deltas, sam.decoder_id)
+
+
+def save_adapter(adapter: Adapter, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write an adapter as safetensors, whole or not at all.
+
+    Args:
+        adapter: What to write.
+        path: Its file; an existing one is replaced atomically.
+        metadata: Rides with the weights, next to the base decoder's digest.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    tensors = {n: d.cpu().contiguous() for n, d in adapter.deltas.items()}
+    save_file(tensors, partial, {**metadata, "decoder_id": adapter.decoder_id})
+    partial.replace(path)
+
+
+def load_adapter(path: Path, sam: PromptableSam) -> Adapter:
+    """Read an adapter back, strictly.
+
+    Raises:
+        ModelError: No such file, not safetensors, of another base decoder, or with parameters
+            that this decoder does not have.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            deltas = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"The adapter {path.name} cannot be read ({error}).") from error
+    decoder_id = metadata.get("decoder_id", "")
+    if decoder_id != sam.decoder_id:
+        raise ModelError(
+            f"The adapter {path.name} belongs to decoder {decoder_id or 'unknown'}, this model "
+            f"has decoder {sam.decoder_id}; use the base model that it was trained on."
+        )
+    base = sam.decoder_parameters()
+    wrong = [n for n, d in deltas.items() if n not in base or base[n].shape != d.shape]
+    if wrong:
+        raise ModelError(
+            f"The adapter {path.name} has {len(wrong)} parameters that do not fit, first "
+            f"{sorted(wrong)[0]!r}."
+        )
+    return Adapter(deltas, decoder_id)
