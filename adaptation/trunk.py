@@ -97,9 +97,7 @@ def _blocks() -> list[InvertedResidual]:
         for index in range(count):
             stride = first_stride if index == 0 else 1
             blocks.append(
-                InvertedResidual(
-                    channels, width, kernel=kernel, stride=stride, expansion=expansion
-                )
+                InvertedResidual(channels, width, kernel=kernel, stride=stride, expansion=expansion)
             )
             channels = width
     return blocks

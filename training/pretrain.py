@@ -1,0 +1,443 @@
+"""Pretrain the compact model: photographs, made-up images, simulated annotators.
+
+Assumes the data sets of the config below one data folder and the `training` extra installed.
+Supports any number of processes on one machine (`processes: 2`) or several (`torchrun`), a GPU or
+none, and resuming: the same command goes on from the run's last checkpoint.  With `max_steps` a
+run is determined by the seed and the number of ranks; with `max_minutes` the learning rate follows
+the clock instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.distributed as dist
+import yaml
+from numpy.random import Generator
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from adaptation.compact import DEFAULT_WEIGHTS, STRIDE, build_compact
+from adaptation.errors import StropError
+from training.checkpoints import (
+    CHECKPOINT,
+    LOG,
+    WeightAverage,
+    append_log,
+    export_weights,
+    load_checkpoint,
+    plot_log,
+    save_checkpoint,
+)
+from training.config import as_dict, load_config
+from training.datasets import open_sets
+from training.episode import Episode, EpisodeReport, LossWeights, Plan
+from training.imagenet import import_imagenet_weights
+from training.synthesis import Composer
+from training.windows import SYNTHETIC, SceneSource, WindowSampler
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowMix:
+    """One kind of window and how often it comes.
+
+    Args:
+        size: Side in pixels, a multiple of 32, at most the model's input size.
+        objects: Objects that share the window's encoding; higher costs memory.
+        first_share, last_share: Its share at the start and at the end of the run.
+    """
+
+    size: int
+    objects: int
+    first_share: float
+    last_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Size of the compact model."""
+
+    input_size: int = 384
+    dim: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Everything that a pretraining run depends on; see configs/pretrain.yaml for the effects."""
+
+    data: Path
+    run: Path = Path("runs/pretrain")
+    shares: dict[str, float] = field(default_factory=dict)
+    merging: tuple[str, ...] = ()
+    photographs: str = ""
+    model: ModelConfig = ModelConfig()
+    loss: LossWeights = LossWeights()
+    windows: tuple[WindowMix, ...] = ()
+    corrections: tuple[float, ...] = (1.0,)
+    supervise: float = 0.3
+    boxes: float = 0.12
+    seed: int = 0
+    processes: int = 1
+    threads: int = 1
+    imagenet: bool = True
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    lr: float = 1e-3
+    trunk_lr_scale: float = 0.25
+    weight_decay: float = 1e-4
+    warmup_steps: int = 100
+    clip: float = 2.0
+    ema_decay: float = 0.998
+    log_every: int = 25
+    save_every_minutes: float = 3.0
+
+    def mistakes(self) -> list[str]:
+        """What makes no sense, one sentence each."""
+        found = []
+        if self.max_steps is None and self.max_minutes is None:
+            found.append("max_steps or max_minutes must be set, or the run never ends")
+        if not self.windows:
+            found.append("windows must list at least one kind of window")
+        for mix in self.windows:
+            if mix.size % 32 or not 0 < mix.size <= self.model.input_size:
+                found.append(
+                    f"window size {mix.size} must be a multiple of 32, at most the input size"
+                )
+        if not self.shares or min(self.shares.values(), default=0) < 0:
+            found.append("shares must name at least one source, none with a negative share")
+        if self.photographs not in self.shares:
+            found.append(f"photographs must be one of shares, got {self.photographs!r}")
+        if not 0 <= self.supervise <= 1 or not 0 <= self.boxes <= 1:
+            found.append("supervise and boxes are probabilities between 0 and 1")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """This process among those that train together."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """True for the one that writes."""
+        return self.index == 0
+
+    def share(self, value: float) -> float:
+        """The first rank's value, on every rank."""
+        if self.count == 1:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64)
+        dist.broadcast(tensor, 0)
+        return float(tensor)
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Replace every gradient by its mean over the ranks; absent ones count as zero."""
+        if self.count == 1:
+            return
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        flat /= self.count
+        pieces = flat.split([p.numel() for p in parameters])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.grad = piece.view_as(parameter)
+
+
+class Pretraining:
+    """One rank's run: `setup` on construction, then `train`."""
+
+    def __init__(self, config: PretrainConfig, rank: Rank) -> None:
+        self._config, self._rank = config, rank
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(config.seed)
+        self._sam = build_compact(input_size=config.model.input_size, dim=config.model.dim)
+        path = config.run / CHECKPOINT
+        if config.imagenet and not path.is_file():
+            import_imagenet_weights(self._sam.image_encoder.trunk)
+        self._sam.to(self._device)
+        self._optimizer = make_optimizer(self._sam, config)
+        self._average = WeightAverage(self._sam, config.ema_decay)
+        self._sampler = make_sampler(config)
+        self._step, self._spent_s = 0, 0.0
+        if path.is_file():
+            self._resume(load_checkpoint(path))
+        self._started = self._saved = time.monotonic()
+        self._reports: list[EpisodeReport] = []
+
+    @property
+    def progress(self) -> float:
+        """How much of the run is done, from 0 to 1, alike on every rank."""
+        config, done = self._config, []
+        if config.max_steps is not None:
+            done.append(self._step / config.max_steps)
+        if config.max_minutes is not None:
+            done.append(self._rank.share(self._elapsed_s()) / (60 * config.max_minutes))
+        return min(1.0, max(done))
+
+    def train(self) -> None:
+        """Train until the steps or the minutes are used up."""
+        bar = tqdm(total=100, unit="%", mininterval=20, disable=not self._rank.is_first)
+        while (progress := self.progress) < 1:
+            report = self.step(progress)
+            self._reports.append(report)
+            if self._rank.is_first and self._step % self._config.log_every == 0:
+                self._log()
+                bar.n = round(100 * progress, 1)
+                bar.set_postfix(step=self._step, loss=f"{report.loss:.2f}", refresh=False)
+                bar.update(0)
+            if time.monotonic() - self._saved > 60 * self._config.save_every_minutes:
+                self.save()
+        bar.close()
+        self.save()
+
+    def step(self, progress: float) -> EpisodeReport:
+        """One optimiser step: a window on each rank."""
+        config = self._config
+        plan = draw_plan(config, progress, np.random.default_rng([config.seed, self._step]))
+        rng = np.random.default_rng([config.seed, self._step, 1 + self._rank.index])
+        window = self._sampler.sample(plan.window_size, plan.max_objects, rng)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["base_lr"] * learning_rate(progress, self._step, config)
+        self._optimizer.zero_grad(set_to_none=True)
+        report = Episode(self._sam, window, plan, config.loss, rng, device=self._device).run()
+        self._rank.average_gradients(self._sam)
+        norm = nn.utils.clip_grad_norm_(self._sam.parameters(), config.clip)
+        if torch.isfinite(norm):
+            self._optimizer.step()
+            self._average.update(self._sam, self._step)
+        else:
+            logger.warning("step %d has no finite gradient and is skipped", self._step)
+        self._step += 1
+        return report
+
+    def save(self) -> None:
+        """Write the checkpoint and the curves (first rank only)."""
+        self._saved = time.monotonic()
+        if not self._rank.is_first:
+            return
+        content = {
+            "model": self._sam.state_dict(),
+            "ema": self._average.weights,
+            "optimizer": self._optimizer.state_dict(),
+            "step": self._step,
+            "spent_s": self._elapsed_s(),
+            "config": as_dict(self._config),
+        }
+        save_checkpoint(self._config.run / CHECKPOINT, content)
+        if (self._config.run / LOG).is_file():
+            plot_log(self._config.run / LOG, self._config.run / "curves.png")
+
+    def _resume(self, checkpoint: dict[str, Any]) -> None:
+        self._sam.load_state_dict(checkpoint["model"])
+        self._average.weights = {k: v.to(self._device) for k, v in checkpoint["ema"].items()}
+        self._optimizer.load_state_dict(checkpoint["optimizer"])
+        self._step, self._spent_s = checkpoint["step"], checkpoint["spent_s"]
+        logger.info("resumed at step %d", self._step)
+
+    def _elapsed_s(self) -> float:
+        return self._spent_s + time.monotonic() - self._started
+
+    def _log(self) -> None:
+        row: dict[str, object] = {
+            "step": self._step,
+            "minutes": round(self._elapsed_s() / 60, 2),
+            "lr": self._optimizer.param_groups[0]["lr"],
+            **summarise(self._reports),
+        }
+        append_log(self._config.run / LOG, row)
+        self._reports.clear()
+
+
+def draw_plan(config: PretrainConfig, progress: float, rng: Generator) -> Plan:
+    """What every rank does in one step."""
+    shares = np.array(
+        [m.first_share + (m.last_share - m.first_share) * progress for m in config.windows]
+    )
+    mix = config.windows[int(rng.choice(len(shares), p=shares / shares.sum()))]
+    chances = np.array(config.corrections)
+    n_corrections = int(rng.choice(len(chances), p=chances / chances.sum()))
+    early = tuple(bool(v) for v in rng.random(n_corrections) < config.supervise)
+    has_boxes = bool(rng.random() < config.boxes)
+    n_scattered = int(rng.integers(1, 4)) if rng.random() < 0.15 and not has_boxes else 0
+    return Plan(
+        window_size=mix.size,
+        max_objects=mix.objects,
+        supervised=(*early, True),
+        has_boxes=has_boxes,
+        starts_with_click=not has_boxes or bool(rng.random() < 0.4),
+        n_scattered=n_scattered,
+    )
+
+
+def learning_rate(progress: float, step: int, config: PretrainConfig) -> float:
+    """Factor on the learning rate: linear warm-up, then a half cosine down to 1 %."""
+    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return warmup * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def make_optimizer(sam: Sam, config: PretrainConfig) -> torch.optim.AdamW:
+    """AdamW with a lower rate for the trunk, which starts from ImageNet."""
+    trunk = list(sam.image_encoder.trunk.parameters())
+    known = {id(p) for p in trunk}
+    rest = [p for p in sam.parameters() if id(p) not in known]
+    groups = [
+        {"params": rest, "lr": config.lr, "base_lr": config.lr},
+        {
+            "params": trunk,
+            "lr": config.lr * config.trunk_lr_scale,
+            "base_lr": config.lr * config.trunk_lr_scale,
+        },
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=config.weight_decay)
+
+
+def make_sampler(config: PretrainConfig) -> WindowSampler:
+    """Open the data sets of the config."""
+    names = [name for name in config.shares if name != SYNTHETIC]
+    sources = {
+        name: SceneSource(dataset)
+        for name, dataset in zip(names, open_sets(config.data, names), strict=True)
+    }
+    return WindowSampler(
+        sources=sources,
+        composer=Composer(sources[config.photographs]),
+        shares=config.shares,
+        merging=frozenset(config.merging),
+        frame_size=config.model.input_size,
+    )
+
+
+def summarise(reports: Iterable[EpisodeReport]) -> dict[str, float]:
+    """Mean loss, IoU after 1, 2, 3-4 and 5 or more clicks, and the share of clicks obeyed."""
+    reports = list(reports)
+    bins: dict[str, list[float]] = {}
+    for n_clicks, iou in (pair for report in reports for pair in report.rounds):
+        name = {0: "0", 1: "1", 2: "2", 3: "3", 4: "3"}.get(n_clicks, "5")
+        bins.setdefault(f"iou@{name}", []).append(iou)
+    obeyed = [value for report in reports for value in report.obeyed]
+    row = {name: round(float(np.mean(values)), 4) for name, values in sorted(bins.items())}
+    row["loss"] = round(float(np.mean([r.loss for r in reports])), 4)
+    row["obeyed"] = round(float(np.mean(obeyed)), 4) if obeyed else 1.0
+    row["objects"] = sum(r.n_objects for r in reports)
+    return row
+
+
+def run(config: PretrainConfig) -> None:
+    """Train with the ranks that `torchrun` started, or with `processes` of our own."""
+    config.run.mkdir(parents=True, exist_ok=True)
+    (config.run / "config.yaml").write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
+        _train(config, Rank(dist.get_rank(), dist.get_world_size()))
+    elif config.processes == 1:
+        _train(config, Rank())
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            meeting = f"file://{folder}/meeting"
+            torch.multiprocessing.spawn(
+                _join, args=(config, meeting), nprocs=config.processes, join=True
+            )
+
+
+def _join(index: int, config: PretrainConfig, meeting: str) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    dist.init_process_group(
+        "gloo",
+        init_method=meeting,
+        rank=index,
+        world_size=config.processes,
+        timeout=timedelta(minutes=10),
+    )
+    _train(config, Rank(index, config.processes))
+
+
+def _train(config: PretrainConfig, rank: Rank) -> None:
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(1)
+    try:
+        Pretraining(config, rank).train()
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def export(run_folder: Path, target: Path) -> str:
+    """Write a run's averaged weights as the file that `load_compact` reads.
+
+    Returns:
+        The SHA-256 digest of the weights.
+    """
+    checkpoint = load_checkpoint(run_folder / CHECKPOINT)
+    config = checkpoint["config"]
+    metadata = {
+        "model": "strop-compact",
+        "input_size": str(config["model"]["input_size"]),
+        "dim": str(config["model"]["dim"]),
+        "stride": str(STRIDE),
+        "recipe": "training/pretrain.py",
+        "commit": _commit(),
+        "data": ", ".join(f"{name} {share:g}" for name, share in config["shares"].items()),
+        "trunk": "EfficientNet-Lite0, ImageNet" if config["imagenet"] else "none",
+        "seed": str(config["seed"]),
+        "steps": str(checkpoint["step"]),
+        "minutes": f"{checkpoint['spent_s'] / 60:.0f}",
+    }
+    weights: dict[str, Tensor] = checkpoint["ema"]
+    return export_weights(weights, target, metadata)
+
+
+def _commit() -> str:
+    """The commit of the working tree, or "unknown" outside of one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: train, or export the averaged weights of a run; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="strop-train pretrain", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("configs/pretrain.yaml"))
+    parser.add_argument("--export", type=Path, nargs="?", const=DEFAULT_WEIGHTS, metavar="FILE",
+                        help="do not train; write the run's weights to FILE (embedded by default)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        config = load_config(PretrainConfig, options.config, options.overrides)
+        if options.export is None:
+            run(config)
+        else:
+            logger.info("exported, sha256 %s", export(config.run, options.export))
+    except StropError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
