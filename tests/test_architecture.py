@@ -24,12 +24,14 @@ DOORS = {
     "sqlalchemy": {"adaptation/journal.py"},
     "redis": {"backend/stores.py", "backend/sessions.py"},
 }
-# The settings read the environment; the commands hand a copy of it to the processes they start.
+# The settings read the environment; commands hand a copy of it to the processes they start, and
+# torchrun tells each of its processes its rank that way.
 ENVIRONMENT_READERS = {
     "backend/cli.py",
     "backend/demo.py",
     "backend/settings.py",
     "training/cli.py",
+    "training/pretrain.py",
 }
 
 
