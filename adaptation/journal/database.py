@@ -1,0 +1,214 @@
+"""The database under the journal: opening, transactions, and errors in plain words.
+
+SQLite runs in WAL mode with ``synchronous=FULL``: a commit is on the disk when it returns, and
+readers never wait for a writer.  Writers take turns: within the process by a lock, because
+SQLite's own waiting sleeps in steps of many milliseconds, and between processes by ``BEGIN
+IMMEDIATE``.  In PostgreSQL they take turns by an advisory lock that ends with the transaction, so
+that entries become visible in the order of their numbers: who has read up to number n has seen
+everything below it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from adaptation.errors import StoreError
+from adaptation.journal.failures import explain
+
+logger = logging.getLogger(__name__)
+
+LOCK_TIMEOUT_S = 30.0
+"""How long a write waits for another process's write before it gives up."""
+
+_ADVISORY_LOCK = 0x5354524F50  # "STROP": any number that other programs will not take
+
+_to_json = partial(json.dumps, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+class Database:
+    """One engine, its write lock and its transactions; survives a fork.
+
+    Args:
+        url: SQLAlchemy's URL of a SQLite file or a PostgreSQL database.
+
+    Raises:
+        StoreError: The URL is of no use, or the database cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _checked(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._lock = threading.Lock()
+        self._orphans: list[object] = []
+        self.engine = self._make_engine()
+        _OPEN.add(self)
+
+    @property
+    def location(self) -> str:
+        """The URL without its password and options, for logs and messages at start."""
+        return self.url.set(query={}).render_as_string(hide_password=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A short transaction that only reads."""
+        with _explained(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that alone may write; committed, and on the disk, when it ends well."""
+        with _explained(), self._turn(), self.engine.connect() as plain:
+            connection = plain.execution_options(is_writer=True)
+            with connection.begin():
+                if not self.is_sqlite:
+                    connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+                yield connection
+
+    def close(self) -> None:
+        """Close all connections; a later use would open new ones."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._lock.acquire(timeout=LOCK_TIMEOUT_S):
+            raise StoreError(
+                f"The journal has been busy writing for {LOCK_TIMEOUT_S:.0f} s; try again."
+            )
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _make_engine(self) -> Engine:
+        options: dict[str, Any] = {"json_serializer": _to_json}
+        if not self.is_sqlite:
+            return create_engine(self.url, pool_pre_ping=True, **options)
+        _make_folder(self.url)
+        engine = create_engine(self.url, **options)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        with _explained():
+            _enter_wal_mode(engine)
+        return engine
+
+    def after_fork(self) -> None:
+        """In the child: leave the parent's connections alone, closing them would disturb it."""
+        self._orphans.append(self.engine.pool)
+        self.engine.dispose(close=False)
+        self._lock = threading.Lock()
+
+
+_OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for database in list(_OPEN):
+        database.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, OSError, json.JSONDecodeError, zlib.error) as error:
+        logger.error("the journal's database failed: %s", _reason(error))
+        raise StoreError(explain(error)) from error
+
+
+def _reason(error: Exception) -> object:
+    """What the driver said, without the statement and its values."""
+    return error.orig if isinstance(error, DBAPIError) else type(error).__name__
+
+
+def _checked(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise StoreError(
+            "The journal's URL cannot be parsed; it looks like sqlite:///folder/journal.db or "
+            "postgresql://user:password@host/database."
+        ) from error
+    if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise StoreError(
+            f"The journal lives in SQLite or PostgreSQL, got the driver {url.drivername!r}."
+        )
+    if url.database in (None, "", ":memory:"):
+        raise StoreError("A journal in memory would be lost: name a file, sqlite:///journal.db.")
+    return url
+
+
+def _make_folder(url: URL) -> None:
+    path = Path(url.database or "")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"The journal's folder {path.parent} cannot be made ({error.strerror}); choose "
+            "another place or make the folder writable."
+        ) from error
+
+
+def _prepare_sqlite(raw: Any, _record: object) -> None:
+    raw.isolation_level = None  # transactions are begun by us, never by the driver
+    for pragma in (
+        f"busy_timeout = {int(LOCK_TIMEOUT_S * 1000)}",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        raw.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    is_writer = connection.get_execution_options().get("is_writer", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+
+
+def _enter_wal_mode(engine: Engine) -> None:
+    """Switch the file to WAL, for good; two processes that try at once make one of them wait."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            _switch_to_wal(engine)
+            return
+        except DBAPIError as error:
+            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _switch_to_wal(engine: Engine) -> None:
+    raw = engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        mode = cursor.fetchone()
+    finally:
+        raw.close()
+    if mode is None or mode[0] != "wal":
+        raise StoreError(
+            "The journal's file system cannot share memory between processes, which SQLite's WAL "
+            "needs (network drives cannot): put the journal on a local disk or in PostgreSQL."
+        )
