@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -92,7 +91,7 @@ class PretrainConfig:
     loss: LossWeights = LossWeights()
     windows: tuple[WindowMix, ...] = ()
     corrections: tuple[float, ...] = (1.0,)
-    supervise: float = 0.3
+    supervise: float = 0.45
     boxes: float = 0.12
     seed: int = 0
     processes: int = 1
@@ -347,7 +346,7 @@ def run(config: PretrainConfig) -> None:
     """Train with the ranks that `torchrun` started, or with `processes` of our own."""
     config.run.mkdir(parents=True, exist_ok=True)
     (config.run / "config.yaml").write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
-    if "WORLD_SIZE" in os.environ:
+    if dist.is_torchelastic_launched():
         dist.init_process_group("gloo")
         _train(config, Rank(dist.get_rank(), dist.get_world_size()))
     elif config.processes == 1:
