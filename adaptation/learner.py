@@ -1,0 +1,384 @@
+"""The online learner: a decoder that sharpens while one session labels.
+
+Two time scales.  Fast: the object at hand, corrected in closed form from its clicks
+(:mod:`adaptation.correction`), dropped when it is finished.  Slow: the session's decoder weights,
+learned by gradient from finished masks (Schön et al. 2024, arXiv 2404.08421) with replay of earlier
+objects, and, in the annotator's thinking time, from freshly simulated clicks on them.
+
+A learner is a function of the calls made to it: the same calls with the same seed give the same
+weights, bit for bit, so a session can be rebuilt from a journal of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptation import losses
+from adaptation.adapter import Adapter, adapter_of, trainable_names
+from adaptation.guard import Guard, GuardSettings, reason_against
+from adaptation.interaction import Answer
+from adaptation.lessons import Lesson, asked, lessons_of, simulated_prompt
+from adaptation.sam import PromptableSam
+from adaptation.types import Embedding, MaskPrediction, Prompt
+from adaptation.zoom import View
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerSettings:
+    """How a session learns; ``configs/learner.yaml`` says what each value does.
+
+    Args:
+        subset: Which decoder parameters learn (:data:`adaptation.adapter.SUBSETS`).
+        learning_rate: Adam's.
+        steps: Optimiser steps on a finished object, together with replayed ones.
+        batch: Objects per step.
+        replay: Finished objects that are remembered.
+        lessons: Prompts kept of each object.
+        simulated_share: Share of the replayed prompts that are simulated afresh.
+        simulated_clicks: Most clicks of a simulated prompt.
+        erosion_share: Unlabelled band over the square root of the object's area.
+        anchor: Weight of the squared distance from the base decoder.
+        iou_weight: Weight of the predicted-IoU error.
+        think_steps: Most steps in one stretch of thinking time.
+        think_patience: Stretches without progress on kept-out objects before thinking stops.
+        keep_out: Every n-th object is kept out of replay, to tell when to stop.
+        clip: Largest gradient norm.
+        half: Steps run in bfloat16 where the processor has it.
+        guard: When not to learn, and when to turn back.
+    """
+
+    subset: str = "all"
+    learning_rate: float = 4e-4
+    steps: int = 8
+    batch: int = 3
+    replay: int = 48
+    lessons: int = 6
+    simulated_share: float = 0.5
+    simulated_clicks: int = 4
+    erosion_share: float = 0.04
+    anchor: float = 0.0
+    iou_weight: float = 0.25
+    think_steps: int = 16
+    think_patience: int = 2
+    keep_out: int = 5
+    clip: float = 1.0
+    half: bool = True
+    guard: GuardSettings = field(default_factory=GuardSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectReport:
+    """What came of one finished object.
+
+    Args:
+        adapted_iou: Mean IoU of the session's answers with the submitted mask.
+        frozen_iou: The same of the base decoder on the same prompts.
+        n_steps: Optimiser steps made.
+        skipped: Why nothing was learned, or None.
+        turned_back: Whether the session fell back to the last adapter that won.
+        version: Of the adapter after the object.
+    """
+
+    adapted_iou: float
+    frozen_iou: float
+    n_steps: int
+    skipped: str | None
+    turned_back: bool
+    version: str
+
+
+@dataclass(slots=True, eq=False)
+class _Remembered:
+    lessons: tuple[Lesson, ...]
+    is_kept_out: bool
+
+
+class OnlineLearner:
+    """Learns in one session; not thread-safe, but :attr:`adapter` may be read at any time.
+
+    Args:
+        sam: The shared model; never written to.
+        settings: How to learn.
+        seed: Of all draws.
+        adapter: Where to start, the base decoder by default.
+    """
+
+    def __init__(
+        self,
+        sam: PromptableSam,
+        settings: LearnerSettings,
+        seed: int = 0,
+        adapter: Adapter | None = None,
+    ) -> None:
+        self.sam = sam
+        self.settings = settings
+        self.adapter = adapter or Adapter(decoder_id=sam.decoder_id)
+        self.guard = Guard(settings.guard, won=self.adapter)
+        self._memory: deque[_Remembered] = deque(maxlen=settings.replay)
+        self._rng = np.random.default_rng(seed)
+        self._names = trainable_names(sam.decoder_parameters(), settings.subset)
+        self._n_finished = 0
+        self._best_kept_out = float("inf")
+        self._stale = 0
+
+    # What the service and the harness call ---------------------------------------------------
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """Decoder weights that the next click is answered with."""
+        return self.adapter.weights(self.sam)
+
+    def observe_mask(
+        self,
+        answers: Sequence[Answer],
+        mask: NDArray[np.bool_],
+        encode: Callable[[View], Embedding],
+    ) -> ObjectReport:
+        """Learn from a finished object.
+
+        Args:
+            answers: Everything that was answered on it, oldest first; at least one.
+            mask: ``[H, W]`` bool, as submitted, at the original size.
+            encode: Embedding of a view of its image; kept, and called again in replay.
+        """
+        settings = self.settings
+        lessons = lessons_of(
+            answers,
+            mask,
+            encode,
+            self.sam,
+            share=settings.erosion_share,
+            most=settings.lessons,
+        )
+        adapted, frozen = self._compare(lessons)
+        reason = reason_against(mask, answers[-1].state.clicks, adapted.max(), settings.guard)
+        turned_back = reason is None and self._turn_back(
+            float(adapted.mean()), float(frozen.mean())
+        )
+        n_steps = 0 if reason is not None else self._learn(lessons)
+        if reason is not None:
+            logger.info("nothing learned from an object: %s", reason)
+        return ObjectReport(
+            adapted_iou=float(adapted.mean()),
+            frozen_iou=float(frozen.mean()),
+            n_steps=n_steps,
+            skipped=reason,
+            turned_back=turned_back,
+            version=self.adapter.version,
+        )
+
+    def think(self, should_stop: Callable[[], bool] = lambda: False) -> int:
+        """Use the annotator's thinking time: replay with fresh clicks while it still helps.
+
+        Args:
+            should_stop: Asked before every step; True when a click waits.
+
+        Returns:
+            Steps made; 0 when there is nothing to learn or nothing more to gain.
+        """
+        if self._stale >= self.settings.think_patience:
+            return 0
+        pool = [m for m in self._memory if not m.is_kept_out]
+        if not pool:
+            return 0
+        n_steps = self._run_steps(self.settings.think_steps, lambda: self._draw(pool), should_stop)
+        self._note_progress(n_steps)
+        return n_steps
+
+    # One object --------------------------------------------------------------------------------
+
+    def _compare(
+        self, lessons: Sequence[Lesson]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """IoU of adapted and frozen answers on an object's own prompts, one for each lesson."""
+        prompts = [asked(lesson) for lesson in lessons]
+        embeddings = [lesson.embedding() for lesson in lessons]
+        found = []
+        for weights in (self.weights(), None):
+            with torch.no_grad():
+                shown = self.sam.decode(embeddings, prompts, weights=weights).shown_logits()
+            iou = [
+                float(losses.mask_iou(s[0], lesson.target, lesson.pixel_weights))
+                for s, lesson in zip(shown, lessons, strict=True)
+            ]
+            found.append(np.array(iou))
+        return found[0], found[1]
+
+    def _turn_back(self, adapted_iou: float, frozen_iou: float) -> bool:
+        if not self.guard.observe(self.adapter, adapted_iou, frozen_iou):
+            return False
+        logger.info("the session turns back to adapter %s", self.guard.won.version)
+        self.adapter = self.guard.won
+        for _ in range(min(len(self._memory), self.settings.guard.least)):
+            self._memory.pop()
+        self.guard.won = Adapter(decoder_id=self.sam.decoder_id)
+        return True
+
+    def _learn(self, lessons: tuple[Lesson, ...]) -> int:
+        """Steps on the new object with replay, undone if earlier objects get worse by them."""
+        self._n_finished += 1
+        kept_out = self._n_finished % self.settings.keep_out == 0
+        pool = [m for m in self._memory if not m.is_kept_out]
+        before, probes = self.adapter, self._probes()
+        known = self._probe_iou(probes)
+        n_steps = self._run_steps(
+            self.settings.steps, lambda: [self._pick(lessons), *self._draw(pool)[1:]]
+        )
+        if probes and self._probe_iou(probes) < known - self.settings.guard.probe_drop:
+            logger.info("an update made earlier objects worse and was dropped")
+            self.adapter, n_steps = before, 0
+        else:
+            self._memory.append(_Remembered(lessons, kept_out))
+            self._best_kept_out, self._stale = float("inf"), 0
+        return n_steps
+
+    def _probes(self) -> list[Lesson]:
+        """First prompts of a few earlier objects, drawn anew each time."""
+        if not self._memory:
+            return []
+        n = min(self.settings.guard.n_probes, len(self._memory))
+        chosen = self._rng.choice(len(self._memory), n, replace=False)
+        return [self._memory[int(i)].lessons[0] for i in chosen]
+
+    def _probe_iou(self, probes: list[Lesson]) -> float:
+        if not probes:
+            return 0.0
+        with torch.no_grad():
+            shown = self.sam.decode(
+                [p.embedding() for p in probes], [asked(p) for p in probes], weights=self.weights()
+            ).shown_logits()
+        pairs = zip(shown, probes, strict=True)
+        return float(
+            np.mean([float(losses.mask_iou(s[0], p.target, p.pixel_weights)) for s, p in pairs])
+        )
+
+    # Drawing -----------------------------------------------------------------------------------
+
+    def _draw(self, pool: Sequence[_Remembered]) -> list[tuple[Lesson, bool]]:
+        """One batch of lessons from memory, each to be asked as it was or simulated afresh."""
+        if not pool:
+            return []
+        chosen = self._rng.integers(0, len(pool), self.settings.batch)
+        return [self._pick(pool[int(i)].lessons) for i in chosen]
+
+    def _pick(self, lessons: Sequence[Lesson]) -> tuple[Lesson, bool]:
+        """The first prompt in two of five cases, else a later one; sometimes simulated afresh."""
+        later = len(lessons) > 1 and self._rng.random() >= 0.4
+        index = int(self._rng.integers(1, len(lessons))) if later else 0
+        return lessons[index], bool(self._rng.random() < self.settings.simulated_share)
+
+    # Steps -------------------------------------------------------------------------------------
+
+    def _run_steps(
+        self,
+        n_steps: int,
+        draw: Callable[[], list[tuple[Lesson, bool]]],
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> int:
+        """Adam steps from the current adapter; a step that is not finite ends them."""
+        base = self.sam.decoder_parameters()
+        current = {**base, **(self.weights() or {})}
+        weights = {n: current[n].detach().clone().requires_grad_() for n in self._names}
+        optimiser = torch.optim.Adam(
+            weights.values(), lr=self.settings.learning_rate, betas=(0.9, 0.99)
+        )
+        done = 0
+        while done < n_steps and not should_stop():
+            loss = self._loss(draw(), weights)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.clip_grad_norm_(weights.values(), self.settings.clip)
+            if not bool(torch.isfinite(norm)):
+                logger.warning("a learning step was dropped: its gradient is not finite")
+                break
+            optimiser.step()
+            done += 1
+        self._adopt(weights, done)
+        return done
+
+    def _adopt(self, weights: dict[str, Tensor], n_steps: int) -> None:
+        adapter = adapter_of(self.sam, weights)
+        finite = all(bool(torch.isfinite(d).all()) for d in adapter.deltas.values())
+        if n_steps and finite:
+            self.adapter = adapter
+        elif n_steps:
+            logger.warning("an update was dropped: its weights do not fit into float16")
+
+    def _loss(self, batch: list[tuple[Lesson, bool]], weights: dict[str, Tensor]) -> Tensor:
+        embeddings = [lesson.embedding() for lesson, _ in batch]
+        prompts = [
+            self._prompt(lesson, embedding, weights, simulate)
+            for (lesson, simulate), embedding in zip(batch, embeddings, strict=True)
+        ]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_half()):
+            prediction = self.sam.decode(embeddings, prompts, weights=weights)
+        lessons = [lesson for lesson, _ in batch]
+        loss = lesson_loss(prediction, lessons, self.settings.iou_weight)
+        if self.settings.anchor:
+            base = {n: v for n, v in self.sam.decoder_parameters().items() if n in weights}
+            loss = loss + self.settings.anchor * losses.anchor_loss(weights, base)
+        return loss
+
+    def _prompt(
+        self, lesson: Lesson, embedding: Embedding, weights: dict[str, Tensor], simulate: bool
+    ) -> Prompt:
+        if not simulate or not bool((lesson.labels == 1).any()):
+            return asked(lesson)
+        n_clicks = int(self._rng.integers(1, self.settings.simulated_clicks + 1))
+        return simulated_prompt(lesson, embedding, self.sam, weights, n_clicks, self._rng)
+
+    def _uses_half(self) -> bool:
+        return self.settings.half and self.sam.device.type == "cpu" and has_fast_bfloat16()
+
+    # Thinking ----------------------------------------------------------------------------------
+
+    def _note_progress(self, n_steps: int) -> None:
+        """Stop thinking once the loss on kept-out objects has stopped falling."""
+        kept_out = [m.lessons[0] for m in self._memory if m.is_kept_out]
+        if not kept_out:
+            self._stale += int(n_steps > 0)
+            return
+        with torch.no_grad():
+            prediction = self.sam.decode(
+                [k.embedding() for k in kept_out],
+                [asked(k) for k in kept_out],
+                weights=self.weights(),
+            )
+        loss = float(lesson_loss(prediction, kept_out, 0.0))
+        self._stale = 0 if loss < self._best_kept_out - 1e-3 else self._stale + 1
+        self._best_kept_out = min(loss, self._best_kept_out)
+
+
+def lesson_loss(prediction: MaskPrediction, lessons: Sequence[Lesson], iou_weight: float) -> Tensor:
+    """Focal loss and dice on the eroded labels, plus the error of the predicted IoU; scalar.
+
+    An ambiguous prompt trains the candidate that is shown and the best one (half weight), any
+    other the single-mask output: what the annotator sees, by SAM's selection rule.
+    """
+    logits = prediction.low_res_logits.float()
+    target = torch.stack([lesson.target for lesson in lessons])[:, None].to(logits.device)
+    pixels = torch.stack([lesson.pixel_weights for lesson in lessons])[:, None].to(logits.device)
+    target, pixels = target.expand_as(logits), pixels.expand_as(logits)
+    per_mask = losses.focal_loss(logits, target, pixels) + losses.dice_loss(logits, target, pixels)
+    shown = per_mask.gather(1, prediction.shown_token()[:, None])[:, 0]
+    best = per_mask[:, 1:].min(dim=1).values
+    loss = torch.where(prediction.is_ambiguous, shown + 0.5 * best, shown).mean()
+    if not iou_weight:
+        return loss
+    measured = losses.mask_iou(logits.detach(), target, pixels)
+    return loss + iou_weight * losses.iou_loss(prediction.predicted_iou.float(), measured).mean()
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 natively; elsewhere it is slower than float32."""
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return probe is not None and bool(probe())

@@ -1,0 +1,189 @@
+"""What a finished object teaches: prompts as they were asked, and its mask as eroded labels.
+
+The submitted mask is certain inside and outside of the object, not along its border: annotators'
+borders are uncertain, so a band around the border carries no label (Schön et al. 2024,
+arXiv 2404.08421, section 3).  The band's width grows with the object.  Padding carries no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptation.clicker import next_click
+from adaptation.interaction import LOGIT_LIMIT, Answer
+from adaptation.masks import erosion_band, erosion_radius
+from adaptation.sam import PromptableSam, Weights
+from adaptation.types import Click, Embedding, Prompt, Size
+from adaptation.zoom import View
+
+UNLABELLED = -1
+"""Value of a label map's pixels about which nothing is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lesson:
+    """One prompt on a finished object, with the labels of its view.
+
+    Args:
+        prompt: In the view's own pixels; its fed-back logits are kept in float16.
+        embedding: Gives the view's embedding, from a cache or fresh; a lesson outlives caches.
+        labels: ``[h, w]`` int8 in the frame of the low-resolution logits: 1 object, 0 background,
+            -1 no label.
+    """
+
+    prompt: Prompt
+    embedding: Callable[[], Embedding]
+    labels: Tensor
+
+    @property
+    def target(self) -> Tensor:
+        """``[h, w]`` float32, 1 on the object."""
+        return (self.labels == 1).float()
+
+    @property
+    def pixel_weights(self) -> Tensor:
+        """``[h, w]`` float32, 1 where there is a label."""
+        return (self.labels != UNLABELLED).float()
+
+
+def label_map(
+    mask: NDArray[np.bool_], input_size: Size, low_res_size: int, model_size: int, share: float
+) -> Tensor:
+    """A view's mask as eroded labels on the grid of the low-resolution logits.
+
+    Args:
+        mask: ``[H, W]`` bool, the view's part of the submitted mask.
+        input_size: (H, W) of the view in the model's frame, without the padding.
+        low_res_size: Side of the grid.
+        model_size: Side of the model's frame.
+        share: Width of the uncertain band over the square root of the object's area.
+
+    Returns:
+        ``[low_res_size, low_res_size]`` int8, see :class:`Lesson`.
+    """
+    height, width = (max(1, round(s * low_res_size / model_size)) for s in input_size)
+    area = cv2.INTER_AREA if mask.shape[0] >= height else cv2.INTER_LINEAR
+    small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=area) >= 0.5
+    positive, negative = erosion_band(small, erosion_radius(small, share=share, largest=4.0))
+    labels = np.full((low_res_size, low_res_size), UNLABELLED, dtype=np.int8)
+    labels[:height, :width][negative] = 0
+    labels[:height, :width][positive] = 1
+    return torch.from_numpy(labels)
+
+
+def lessons_of(
+    answers: Sequence[Answer],
+    mask: NDArray[np.bool_],
+    encode: Callable[[View], Embedding],
+    sam: PromptableSam,
+    *,
+    share: float,
+    most: int,
+) -> tuple[Lesson, ...]:
+    """Turn an object's answers and its submitted mask into lessons.
+
+    The first and the last prompt are kept, and evenly spread ones between, ``most`` in all.
+
+    Args:
+        answers: Of the object, oldest first; at least one.
+        mask: ``[H, W]`` bool, the submitted mask at the original size.
+        encode: Embedding of a view of the image.
+        sam: Gives the sizes.
+        share: See :func:`label_map`.
+        most: At least 1.
+    """
+    chosen = sorted({round(i) for i in np.linspace(0, len(answers) - 1, min(most, len(answers)))})
+    return tuple(_lesson(answers[i], mask, encode, sam, share) for i in chosen)
+
+
+def _lesson(
+    answer: Answer,
+    mask: NDArray[np.bool_],
+    encode: Callable[[View], Embedding],
+    sam: PromptableSam,
+    share: float,
+) -> Lesson:
+    view, prompt = answer.view, answer.prompt
+    inside = mask[view.y0 : view.y1, view.x0 : view.x1]
+    if prompt.mask_input is not None:
+        prompt = replace(prompt, mask_input=prompt.mask_input.half())
+    return Lesson(
+        prompt=prompt,
+        embedding=lambda: encode(view),
+        labels=label_map(
+            inside, answer.embedding.input_size, sam.low_res_size, sam.input_size, share
+        ),
+    )
+
+
+def asked(lesson: Lesson) -> Prompt:
+    """The lesson's prompt as the decoder wants it, with float32 logits."""
+    if lesson.prompt.mask_input is None:
+        return lesson.prompt
+    return replace(lesson.prompt, mask_input=lesson.prompt.mask_input.float())
+
+
+def simulated_prompt(
+    lesson: Lesson,
+    embedding: Embedding,
+    sam: PromptableSam,
+    weights: Weights | None,
+    n_clicks: int,
+    rng: np.random.Generator,
+) -> Prompt:
+    """Fresh clicks on a finished object, made as its annotator would make them.
+
+    Args:
+        lesson: Gives the labels; its own clicks are not used.
+        embedding: Of the lesson's view.
+        sam: The model.
+        weights: The session's current decoder weights, whose mistakes the clicks correct.
+        n_clicks: How many, at least 1; fewer where no error is left.
+        rng: Draws the first click inside the object.
+
+    Returns:
+        A prompt with the logits fed back from the click before.
+    """
+    truth = lesson.labels.numpy() == 1
+    ignored = lesson.labels.numpy() == UNLABELLED
+    prompt = Prompt(clicks=(_first_click(truth, embedding, sam, rng),))
+    for _ in range(n_clicks - 1):
+        with torch.no_grad():
+            shown = sam.decode(embedding, [prompt], weights=weights).shown_logits()
+        logits = shown.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)[0]
+        click = next_click(truth, (logits[0] > 0).cpu().numpy(), ignore=ignored)
+        if click is None:
+            break
+        prompt = Prompt(clicks=(*prompt.clicks, _in_view(click, embedding, sam)), mask_input=logits)
+    return prompt
+
+
+def _first_click(
+    truth: NDArray[np.bool_], embedding: Embedding, sam: PromptableSam, rng: np.random.Generator
+) -> Click:
+    """A pixel of the object, likelier the farther it lies from the border."""
+    depth = cv2.distanceTransform(np.pad(truth.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    share = depth.astype(np.float64).ravel() ** 2
+    index = int(rng.choice(share.size, p=share / share.sum()))
+    y, x = divmod(index, truth.shape[1])
+    return _in_view(Click(x=x, y=y, is_positive=True), embedding, sam)
+
+
+def _in_view(click: Click, embedding: Embedding, sam: PromptableSam) -> Click:
+    """A click on the low-resolution grid as one in the view's own pixels."""
+    stride = sam.input_size / sam.low_res_size
+    (height, width), (new_height, new_width) = embedding.original_size, embedding.input_size
+    x = (click.x + 0.5) * stride * width / new_width - 0.5
+    y = (click.y + 0.5) * stride * height / new_height - 0.5
+    return Click(
+        x=min(max(x, 0.0), width - 1.0),
+        y=min(max(y, 0.0), height - 1.0),
+        is_positive=click.is_positive,
+    )
