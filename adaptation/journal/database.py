@@ -44,17 +44,18 @@ class Database:
 
     Args:
         url: SQLAlchemy's URL of a SQLite file or a PostgreSQL database.
+        create: Whether a SQLite file that is not there is made, with its folder.
 
     Raises:
-        StoreError: The URL is of no use, or the database cannot be reached.
+        StoreError: The URL is of no use, or the database cannot be opened.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         self.url = _checked(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._lock = threading.Lock()
         self._orphans: list[object] = []
-        self.engine = self._make_engine()
+        self.engine = self._make_engine(create)
         _OPEN.add(self)
 
     @property
@@ -96,11 +97,12 @@ class Database:
         finally:
             self._lock.release()
 
-    def _make_engine(self) -> Engine:
+    def _make_engine(self, create: bool) -> Engine:
         options: dict[str, Any] = {"json_serializer": _to_json}
         if not self.is_sqlite:
+            options["isolation_level"] = "READ COMMITTED"  # a look after the lock sees the latest
             return create_engine(self.url, pool_pre_ping=True, **options)
-        _make_folder(self.url)
+        _make_folder(self.url, create)
         engine = create_engine(self.url, **options)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -160,8 +162,10 @@ def _checked(text: str) -> URL:
     return url
 
 
-def _make_folder(url: URL) -> None:
+def _make_folder(url: URL, create: bool) -> None:
     path = Path(url.database or "")
+    if not create and not path.exists():
+        raise StoreError(f"There is no journal at {path}: check its name.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

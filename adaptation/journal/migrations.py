@@ -28,18 +28,22 @@ MIGRATIONS: tuple[Migration, ...] = ()
 """Step i brings version i + 1 to version i + 2."""
 
 
-def migrate(connection: Connection, steps: Sequence[Migration] = MIGRATIONS) -> int:
+def migrate(
+    connection: Connection, steps: Sequence[Migration] = MIGRATIONS, *, create: bool = True
+) -> int:
     """Bring the database to our version, inside the caller's transaction.
 
     Args:
         connection: In a write transaction that excludes other writers.
         steps: The migrations known to this version.
+        create: Whether a database without a journal gets one.
 
     Returns:
         The version found before, 0 for a database without a journal.
 
     Raises:
-        StoreError: The database was written by a newer version of Strop.
+        StoreError: The database was written by a newer version of Strop, or holds no journal and
+            is not to get one.
     """
     latest = len(steps) + 1
     found = _version_of(connection)
@@ -48,6 +52,8 @@ def migrate(connection: Connection, steps: Sequence[Migration] = MIGRATIONS) -> 
             f"This journal has schema version {found}, and this Strop knows versions up to "
             f"{latest}: update Strop, or open the journal with the version that wrote it."
         )
+    if found == 0 and not create:
+        raise StoreError("There is no journal in this database: check its name.")
     if found == 0:
         METADATA.create_all(connection)
         connection.execute(VERSION.insert(), {"version": latest})

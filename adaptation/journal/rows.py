@@ -61,11 +61,11 @@ def interaction_row(record: InteractionRecord) -> Row:
     height, width = record.image_size
     return {
         **{name: getattr(record, name) for name in _INTERACTION_TEXTS},
-        "prompt": prompt_json(record.prompt),
+        "prompt": as_json("prompt", prompt_json(record.prompt)),
         "image_height": int(height),
         "image_width": int(width),
         "view": None if record.view is None else [int(v) for v in record.view],
-        "timings_ms": {name: float(value) for name, value in record.timings_ms.items()},
+        "timings_ms": as_json("timings_ms", {k: float(v) for k, v in record.timings_ms.items()}),
         "context": as_json("context", record.context),
     }
 
@@ -212,7 +212,7 @@ def read_link(row: RowMapping) -> Link:
 
 
 def as_json(name: str, value: Mapping[str, Any]) -> Row:
-    """A free field, checked to hold nothing but JSON values."""
+    """A field kept as JSON, checked to hold nothing else: no NaN, no arrays, no dates."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:

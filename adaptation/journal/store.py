@@ -47,6 +47,7 @@ class Journal:
     Args:
         url: ``sqlite:///relative/journal.db``, ``sqlite:////absolute/journal.db`` (folders are
             made), or ``postgresql://user:password@host/database``.
+        create: Begin a new journal where there is none; False to refuse, for those who only read.
 
     Raises:
         StoreError: By every method too: the database cannot be opened, read or written; the
@@ -55,10 +56,10 @@ class Journal:
 
     schema_version = len(MIGRATIONS) + 1
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self._database = Database(url, create=create)
         with self._database.writing() as connection:
-            migrate(connection)
+            migrate(connection, create=create)
 
     def __enter__(self) -> Journal:
         return self
