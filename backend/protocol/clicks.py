@@ -1,0 +1,284 @@
+"""What an annotator said with smart tools: keypoints and rectangles as clicks and a box."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adaptation.errors import ProtocolError
+from adaptation.types import Box, Click, Size
+from backend.protocol import fields
+from backend.protocol.labeling import LabelConfig
+from backend.protocol.tasks import TaskRef
+
+_OUTSIDE_TOLERANCE = 1.0
+"""Pixels that a prompt may lie outside of the image, from rounding; it is moved inside."""
+
+_KEYPOINT, _RECTANGLE = "keypointlabels", "rectanglelabels"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtocolClick:
+    """A click and the id of the keypoint that it is in Label Studio."""
+
+    region_id: str
+    click: Click
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtocolBox:
+    """A box and the id of the rectangle that it is in Label Studio."""
+
+    region_id: str
+    box: Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clicked:
+    """What an annotator said about one object.
+
+    Label Studio sends all keypoints since the last accept or all rectangles, never both: whoever
+    wants a box and clicks for one object keeps the box until its clicks come.
+
+    Args:
+        task: The open task.
+        image_ref: Where the clicked image is.
+        label: The label picked.
+        to_name: The image's name in the labeling config.
+        kind: What was drawn last.
+        object_id: The first keypoint's id; the newest rectangle's where there are only those.
+        clicks: Oldest first.
+        box: The newest rectangle, or None.
+        image_size: (H, W) of the upright image, as Label Studio's browser saw it.
+        item_index: Which image of a list of images, or None.
+    """
+
+    task: TaskRef
+    image_ref: str
+    label: str
+    to_name: str
+    kind: Literal["keypoint", "rectangle"]
+    object_id: str
+    clicks: tuple[ProtocolClick, ...]
+    box: ProtocolBox | None
+    image_size: Size
+    item_index: int | None = None
+
+    @property
+    def points(self) -> tuple[Click, ...]:
+        """The clicks without their ids."""
+        return tuple(click.click for click in self.clicks)
+
+    @property
+    def has_positive(self) -> bool:
+        """Whether any click lies on the object; without one or a box, nothing is meant."""
+        return any(click.click.is_positive for click in self.clicks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """One region of ``context.result``, with its place in the payload."""
+
+    region: Mapping[str, Any]
+    name: str
+    region_id: str
+    type: str
+    label: str
+    to_name: str
+
+    @property
+    def value(self) -> Mapping[str, Any]:
+        return fields.mapping(self.region.get("value"), f"{self.name}.value")
+
+
+def parse_context(
+    raw_context: object, tasks: Sequence[TaskRef], config: LabelConfig
+) -> Clicked | None:
+    """What is to be answered, or None where nothing is.
+
+    Args:
+        raw_context: ``params.context`` of a /predict request.
+        tasks: The request's tasks; a click comes with one.
+        config: The project's labeling config.
+    """
+    context = fields.mapping(raw_context, "context")
+    drawn = _drawn_by_smart_tools(fields.sequence(context.get("result"), "context.result"))
+    if not drawn:
+        return None
+    if len(tasks) != 1:
+        raise ProtocolError(f"A click belongs to exactly one task, got {len(tasks)} tasks.")
+    newest = drawn[-1]
+    # Label Studio sends one label's regions; should it ever send more, they stay apart.
+    own = [d for d in drawn if (d.label, d.to_name) == (newest.label, newest.to_name)]
+    size = _agreed_size(own)
+    clicks = tuple(_parse_click(d, size) for d in own if d.type == _KEYPOINT)
+    rectangles = [d for d in own if d.type == _RECTANGLE]
+    box = _parse_box(rectangles[-1], size) if rectangles else None
+    item_index = _parse_item_index(newest)
+    return Clicked(
+        task=tasks[0],
+        image_ref=tasks[0].image_ref(config, newest.to_name, item_index),
+        label=newest.label,
+        to_name=newest.to_name,
+        kind="keypoint" if newest.type == _KEYPOINT else "rectangle",
+        object_id=clicks[0].region_id if clicks else newest.region_id,
+        clicks=clicks,
+        box=box,
+        image_size=size,
+        item_index=item_index,
+    )
+
+
+def _drawn_by_smart_tools(result: Sequence[Any]) -> list[_Drawn]:
+    """The keypoints and rectangles of smart tools; of regions with one id, the last version.
+
+    A keypoint without ``is_positive`` was restored from an earlier session as a plain point, which
+    Label Studio sends along by mistake; it is neither a positive nor a negative click.
+    """
+    drawn: dict[str, _Drawn] = {}
+    unknown: set[str] = set()
+    for index, raw in enumerate(result):
+        name = f"context.result[{index}]"
+        region = fields.mapping(raw, name)
+        kind = fields.text(region.get("type"), f"{name}.type")
+        if kind not in (_KEYPOINT, _RECTANGLE):
+            unknown.add(kind)
+        elif kind == _RECTANGLE or region.get("is_positive") is not None:
+            one = _parse_drawn(region, name, kind)
+            drawn[one.region_id] = one
+    if unknown and not drawn:
+        raise ProtocolError(
+            f"Smart tools of type {', '.join(sorted(unknown))} cannot be answered: click with "
+            '<KeyPointLabels smart="true"> or <RectangleLabels smart="true">, and write '
+            'smart="false" on every other control.'
+        )
+    return list(drawn.values())
+
+
+def _parse_drawn(region: Mapping[str, Any], name: str, kind: str) -> _Drawn:
+    value = fields.mapping(region.get("value"), f"{name}.value")
+    labels = fields.sequence(value.get(kind), f"{name}.value.{kind}")
+    if not labels:
+        raise ProtocolError(f"'{name}' has no label: pick a label before clicking.")
+    return _Drawn(
+        region=region,
+        name=name,
+        region_id=fields.identifier(region.get("id"), f"{name}.id"),
+        type=kind,
+        label=fields.text(labels[0], f"{name}.value.{kind}[0]"),
+        to_name=fields.text(region.get("to_name"), f"{name}.to_name"),
+    )
+
+
+def _agreed_size(drawn: Sequence[_Drawn]) -> Size:
+    sizes = {fields.image_size(d.region, d.name) for d in drawn}
+    if len(sizes) > 1:
+        raise ProtocolError(f"Clicks on one image must agree on its size, got {sorted(sizes)}.")
+    return sizes.pop()
+
+
+def _parse_item_index(drawn: _Drawn) -> int | None:
+    index = drawn.region.get("item_index")
+    if index is None:
+        return None
+    return int(fields.number(index, f"{drawn.name}.item_index"))
+
+
+def _parse_click(drawn: _Drawn, size: Size) -> ProtocolClick:
+    """A keypoint; its x and y are its centre in percent of the image."""
+    click = Click(
+        x=_pixel(drawn, "x", size[1]),
+        y=_pixel(drawn, "y", size[0]),
+        is_positive=fields.boolean(drawn.region["is_positive"], f"{drawn.name}.is_positive"),
+    )
+    return ProtocolClick(region_id=drawn.region_id, click=click)
+
+
+def _pixel(drawn: _Drawn, axis: str, side: int) -> float:
+    """A keypoint's column or row: the image's edge is half a pixel before the first centre."""
+    percent = fields.number(drawn.value.get(axis), f"{drawn.name}.value.{axis}")
+    from_edge = percent / 100 * side
+    if not -_OUTSIDE_TOLERANCE <= from_edge <= side + _OUTSIDE_TOLERANCE:
+        raise ProtocolError(
+            f"'{drawn.name}' lies outside of the image: {axis} is {from_edge:.1f} of {side} pixels."
+        )
+    return min(max(from_edge - 0.5, 0.0), side - 1.0)
+
+
+def _parse_box(drawn: _Drawn, size: Size) -> ProtocolBox:
+    """A rectangle's bounding box, cut at the image's border."""
+    corners = rectangle_corners(drawn.value, size, f"{drawn.name}.value")
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    is_level = not drawn.value.get("rotation")
+    (x0, x1), (y0, y1) = (
+        _cut(edges, side, drawn.name, is_level) for edges, side in ((xs, size[1]), (ys, size[0]))
+    )
+    if x1 <= x0 or y1 <= y0:
+        raise ProtocolError(
+            f"'{drawn.name}' has no area on the image of {size[1]}x{size[0]} pixels: "
+            "drag a rectangle around the object."
+        )
+    return ProtocolBox(region_id=drawn.region_id, box=Box(x0=x0, y0=y0, x1=x1, y1=y1))
+
+
+def _cut(edges: Sequence[float], side: int, name: str, is_level: bool) -> tuple[float, float]:
+    """A box's extent along one axis inside the image; only turned boxes may reach far out."""
+    low, high = min(edges), max(edges)
+    if is_level and not (-_OUTSIDE_TOLERANCE <= low and high <= side + _OUTSIDE_TOLERANCE):
+        raise ProtocolError(
+            f"'{name}' reaches outside of the image: {low:.1f} to {high:.1f} of {side} pixels."
+        )
+    return max(low, 0.0), min(high, float(side))
+
+
+def rectangle_corners(
+    value: Mapping[str, Any], size: Size, name: str
+) -> tuple[tuple[float, float], ...]:
+    """The four corners of a rectangle, clockwise from its own top-left one.
+
+    Label Studio turns a rectangle clockwise about that corner, in pixels and not in percent.
+
+    Returns:
+        (x, y) in pixels from the image's top-left edge, so that a whole image is 0..W and 0..H.
+    """
+    height, width = size
+    x = fields.number(value.get("x"), f"{name}.x") / 100 * width
+    y = fields.number(value.get("y"), f"{name}.y") / 100 * height
+    along = fields.number(value.get("width"), f"{name}.width") / 100 * width
+    down = fields.number(value.get("height"), f"{name}.height") / 100 * height
+    turn = math.radians(fields.number(value.get("rotation") or 0, f"{name}.rotation"))
+    right = (along * math.cos(turn), along * math.sin(turn))
+    below = (-down * math.sin(turn), down * math.cos(turn))
+    return (
+        (x, y),
+        (x + right[0], y + right[1]),
+        (x + right[0] + below[0], y + right[1] + below[1]),
+        (x + below[0], y + below[1]),
+    )
+
+
+def check_image_size(clicked: Clicked, size: Size) -> None:
+    """Refuse to answer when the image loaded is not the one that was clicked on.
+
+    Args:
+        clicked: The click, with the size that Label Studio's browser saw.
+        size: (H, W) of the loaded image, upright.
+
+    Raises:
+        ProtocolError: The sizes differ; a mask would land in the wrong place.
+    """
+    if size == clicked.image_size:
+        return
+    seen = f"{clicked.image_size[1]}x{clicked.image_size[0]}"
+    loaded = f"{size[1]}x{size[0]}"
+    if size == clicked.image_size[::-1]:
+        raise ProtocolError(
+            f"The image was clicked on at {seen} pixels and is {loaded} when loaded: its EXIF "
+            "orientation was applied on one side only, so store the image upright."
+        )
+    raise ProtocolError(
+        f"The image was clicked on at {seen} pixels and is {loaded} when loaded: "
+        "the file has changed or another one is served, so reload the task."
+    )

@@ -1,0 +1,262 @@
+"""Answers for Label Studio: masks as the regions that a project's labeling config can hold."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from adaptation.errors import ProtocolError
+from adaptation.masks import Mask, Polygon, bounding_box, mask_to_polygons
+from adaptation.types import Size
+from backend.protocol.clicks import Clicked
+from backend.protocol.labeling import AnswerKind, Control
+from backend.protocol.predict import PredictRequest
+from backend.rle import encode_brush
+
+_REGION_ID = re.compile(r"([0-9a-f]{16})-(\d{1,4})(?:\.(\d{1,4}))?")
+
+Response = dict[str, Any]
+
+
+def new_request_id() -> str:
+    """A fresh id of a request: 16 hexadecimal characters, by chance unique."""
+    return uuid.uuid4().hex[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionId:
+    """The id of a region that Strop made: ``<request>-<candidate>`` or ``...-<candidate>.<part>``.
+
+    Label Studio keeps it from the suggestion to the submitted annotation, so it joins a mask with
+    the clicks that made it.
+
+    Args:
+        request_id: Of the request that the region answers.
+        candidate: Which of the masks offered, counted from 0.
+        part: Which piece of the mask, where one region holds one piece only; else None.
+    """
+
+    request_id: str
+    candidate: int
+    part: int | None = None
+
+    def __str__(self) -> str:
+        return self.candidate_id if self.part is None else f"{self.candidate_id}.{self.part}"
+
+    @property
+    def candidate_id(self) -> str:
+        """The id without the part: what all pieces of a mask share."""
+        return f"{self.request_id}-{self.candidate}"
+
+    @classmethod
+    def parse(cls, text: str) -> RegionId | None:
+        """Read an id; None for ids that Label Studio made."""
+        match = _REGION_ID.fullmatch(text)
+        if match is None:
+            return None
+        request_id, candidate, part = match.groups()
+        return cls(
+            request_id=request_id,
+            candidate=int(candidate),
+            part=None if part is None else int(part),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerStyle:
+    """How masks become regions.
+
+    Args:
+        preferred: The kinds of region to use, best first; the first that the labeling config has
+            a control for is taken.
+        polygon_tolerance: How far a polygon may leave the mask's outline, in pixels.
+        min_part_share: Pieces of a mask smaller than this share of its largest piece get no
+            polygon of their own.  Holes cannot be told in a polygon and are filled.
+    """
+
+    preferred: tuple[AnswerKind, ...] = tuple(AnswerKind)
+    polygon_tolerance: float = 1.0
+    min_part_share: float = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidate:
+    """A mask to offer, ``[H, W]`` bool at the image's size, and its predicted IoU."""
+
+    mask: Mask
+    score: float
+
+
+def render_nothing(request: PredictRequest, model_version: str) -> Response:
+    """The answer without a mask.
+
+    To an opened task it has no results: Label Studio would store them as a prediction and start
+    the annotation from it.  To a click it has one empty result: the editor takes no results for
+    an error.
+    """
+    if not request.is_interactive:
+        return {"results": []}
+    return _response([], 0.0, model_version)
+
+
+def render_answer(
+    request: PredictRequest,
+    candidates: Sequence[Candidate],
+    *,
+    request_id: str,
+    model_version: str,
+    style: AnswerStyle = AnswerStyle(),
+) -> Response:
+    """The answer to a click: every candidate becomes a suggestion of its own.
+
+    Args:
+        request: The request, with what was clicked.
+        candidates: Best first; empty masks are left out but keep their number.
+        request_id: From `new_request_id`; region ids carry it and the candidate's number.
+        model_version: Of the model and its adapter; Label Studio shows it with predictions.
+        style: How masks become regions.
+
+    Raises:
+        ProtocolError: Nothing was clicked, the labeling config has no control for the label, or a
+            mask has not the size of the image that was clicked on.
+    """
+    clicked = request.clicked
+    if clicked is None:
+        raise ProtocolError("A request without clicks or a box has no answer.")
+    control = request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
+    regions: list[Response] = []
+    for number, candidate in enumerate(candidates):
+        _check_size(candidate.mask, clicked.image_size)
+        region_id = RegionId(request_id=request_id, candidate=number)
+        regions += _regions(clicked, control, candidate, region_id, style)
+    score = _score(candidates[0].score) if candidates else 0.0
+    return _response(regions, score, model_version)
+
+
+def _response(regions: list[Response], score: float, model_version: str) -> Response:
+    return {"results": [{"result": regions, "score": score, "model_version": model_version}]}
+
+
+def _check_size(mask: Mask, size: Size) -> None:
+    if mask.shape != size:
+        raise ProtocolError(
+            f"The image was clicked on at {size[1]}x{size[0]} pixels, a mask of shape {mask.shape} "
+            "does not fit it: check the image's size before answering."
+        )
+
+
+def _score(score: float) -> float:
+    return round(min(max(score, 0.0), 1.0), 4) if math.isfinite(score) else 0.0
+
+
+def _regions(
+    clicked: Clicked,
+    control: Control,
+    candidate: Candidate,
+    region_id: RegionId,
+    style: AnswerStyle,
+) -> list[Response]:
+    """One candidate's regions: one, or for outlines one for each piece of the mask."""
+    if not candidate.mask.any():
+        return []
+    values = _VALUES[control.kind](candidate.mask, style)
+    ids = [
+        RegionId(request_id=region_id.request_id, candidate=region_id.candidate, part=part)
+        for part in range(len(values))
+    ]
+    if len(values) == 1:
+        ids = [region_id]
+    envelope = {
+        "from_name": control.name,
+        "to_name": clicked.to_name,
+        "type": control.kind,
+        "original_width": clicked.image_size[1],
+        "original_height": clicked.image_size[0],
+        "image_rotation": 0,
+        "score": _score(candidate.score),
+    }
+    if clicked.item_index is not None:
+        envelope["item_index"] = clicked.item_index
+    return [
+        {**envelope, "id": str(one), "value": {**value, control.kind: [clicked.label]}}
+        for one, value in zip(ids, values, strict=True)
+    ]
+
+
+def _brush(mask: Mask, style: AnswerStyle) -> list[Response]:
+    return [{"format": "rle", "rle": encode_brush(mask)}]
+
+
+def _bitmask(mask: Mask, style: AnswerStyle) -> list[Response]:
+    """A PNG of one bit a pixel whose first colour is transparent: browsers expand it to RGBA."""
+    image = Image.fromarray(mask.astype(np.uint8), "P")
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    stream = io.BytesIO()
+    image.save(stream, "PNG", bits=1, transparency=0, compress_level=1)
+    encoded = base64.b64encode(stream.getvalue()).decode("ascii")
+    return [{"imageDataURL": f"data:image/png;base64,{encoded}"}]
+
+
+def _outlines(mask: Mask, style: AnswerStyle) -> list[list[tuple[float, float]]]:
+    """Corners in percent of each piece's outline, the largest piece first."""
+    polygons = mask_to_polygons(mask, style.polygon_tolerance, style.min_part_share)
+    return [_in_percent(polygon, (mask.shape[0], mask.shape[1])) for polygon in polygons]
+
+
+def _in_percent(polygon: Polygon, size: Size) -> list[tuple[float, float]]:
+    percent = (polygon + 0.5) * (100 / size[1], 100 / size[0])
+    return [(float(x), float(y)) for x, y in percent.clip(0, 100)]
+
+
+def _polygon(mask: Mask, style: AnswerStyle) -> list[Response]:
+    return [
+        {"points": [list(corner) for corner in outline], "closed": True}
+        for outline in _outlines(mask, style)
+    ]
+
+
+def _vector(mask: Mask, style: AnswerStyle) -> list[Response]:
+    return [{"vertices": _vertices(outline), "closed": True} for outline in _outlines(mask, style)]
+
+
+def _vertices(outline: Sequence[tuple[float, float]]) -> list[Response]:
+    """Corners that each know the one before; a fresh id each, since they live beside others'."""
+    ids = [uuid.uuid4().hex[:12] for _ in outline]
+    return [
+        {"id": own, "prevPointId": before, "x": x, "y": y, "isBezier": False}
+        for own, before, (x, y) in zip(ids, [None, *ids[:-1]], outline, strict=True)
+    ]
+
+
+def _rectangle(mask: Mask, style: AnswerStyle) -> list[Response]:
+    box = bounding_box(mask)
+    if box is None:
+        return []
+    across, down = 100 / mask.shape[1], 100 / mask.shape[0]
+    return [
+        {
+            "x": box.x0 * across,
+            "y": box.y0 * down,
+            "width": box.width * across,
+            "height": box.height * down,
+            "rotation": 0,
+        }
+    ]
+
+
+_VALUES: dict[str, Callable[[Mask, AnswerStyle], list[Response]]] = {
+    AnswerKind.BRUSH.region_type: _brush,
+    AnswerKind.BITMASK.region_type: _bitmask,
+    AnswerKind.POLYGON.region_type: _polygon,
+    AnswerKind.VECTOR.region_type: _vector,
+    AnswerKind.RECTANGLE.region_type: _rectangle,
+}
