@@ -92,7 +92,8 @@ def carried_forward(runs: Sequence[Sequence[float]], n_clicks: int) -> Curves:
 def first_success(ious: Curves, threshold: float) -> NDArray[np.int64]:
     """The click, counted from 1, after which the IoU first reaches the threshold; 0 for never."""
     reached = ious >= threshold
-    return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1, 0)
+    first = reached.argmax(axis=1) + 1
+    return np.where(reached.any(axis=1), first, 0).astype(np.int64)
 
 
 def clicks_needed(ious: Curves, threshold: float, budget: int) -> Values:
@@ -103,7 +104,7 @@ def clicks_needed(ious: Curves, threshold: float, budget: int) -> Values:
 
 def failures(ious: Curves, threshold: float, budget: int) -> Values:
     """1 for an object that never reaches the threshold within the budget, else 0."""
-    return (first_success(ious[:, :budget], threshold) == 0).astype(np.float64)
+    return np.asarray(first_success(ious[:, :budget], threshold) == 0, dtype=np.float64)
 
 
 def strict_failures(ious: Curves, threshold: float, budget: int) -> Values:

@@ -1,0 +1,334 @@
+"""Measure a model with simulated clicks: frozen, and while it adapts, on the same objects.
+
+One run is one data set and one model.  Frozen, every object is independent and done once; adapted,
+the objects come as streams, one learner for each session of each order.  All of it can be spread
+over processes, stopped, and gone on with by the same command.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import torch
+
+from adaptation.adapter import load_adapter
+from adaptation.catalog import load_model
+from adaptation.sam import PromptableSam
+from adaptation.zoom import ZoomSettings
+from training.annotator import CLICKERS, PROMPTS, Rules
+from training.datasets import FolderSet, ObjectRef, open_sets
+from training.encodings import Encoder, EncodingStore
+from training.harness import Harness, Learner, Mode, ObjectResult
+from training.runs import RunFolder
+from training.streams import (
+    choose_objects,
+    digest_of_objects,
+    has_groups,
+    split_sessions,
+    stream_order,
+)
+from training.workers import stream_jobs
+
+__all__ = ["ADAPT", "EvaluateConfig", "Evaluation", "Learner", "LearnerFactory", "load_base"]
+
+ADAPT = ("none", "online", "both")
+
+
+class LearnerFactory(Protocol):
+    """Makes the learner of one session; picklable, so that worker processes can have it."""
+
+    def __call__(self, sam: PromptableSam, seed: int) -> Learner:
+        """A fresh learner on a model that is never written to."""
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """The settings that decide what is learnt, as plain values."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What an evaluation depends on; configs/evaluate.yaml says what each value does."""
+
+    data: Path
+    part: str = ""
+    model: str = "compact"
+    checkpoint: Path | None = None
+    adapter: Path | None = None
+    models_dir: Path = Path("models")
+    device: str = "cpu"
+    prompts: str = "clicks"
+    adapt: str = "none"
+    objects: int | None = 100
+    seed: int = 0
+    orders: int = 3
+    sessions: int = 1
+    keep_groups: bool = True
+    clicker: str = "central"
+    max_clicks: int = 30
+    target: float = 0.90
+    zoom: ZoomSettings = field(default_factory=ZoomSettings)
+    workers: int = 1
+    threads: int = 1
+    cache: Path | None = Path("runs/embeddings")
+    cache_gb: float = 8.0
+    out: Path | None = None
+
+    def mistakes(self) -> list[str]:
+        """What makes no sense, one sentence each."""
+        found = [
+            f"{name} must be one of {', '.join(known)}, got {value!r}"
+            for name, value, known in (
+                ("prompts", self.prompts, PROMPTS),
+                ("clicker", self.clicker, CLICKERS),
+                ("adapt", self.adapt, ADAPT),
+            )
+            if value not in known
+        ]
+        counts = ("orders", "sessions", "max_clicks", "workers", "threads")
+        found += [f"{name} must be 1 or more" for name in counts if getattr(self, name) < 1]
+        if self.objects is not None and self.objects < 1:
+            found.append("objects must be 1 or more, or empty for all of them")
+        if not 0 < self.target <= 1:
+            found.append(f"target is an IoU above 0 and at most 1, got {self.target}")
+        if self.cache_gb <= 0:
+            found.append("cache_gb must be above 0; leave cache empty to cache nothing")
+        if self.seed < 0:
+            found.append("seed must not be negative")
+        return found
+
+    def rules(self) -> Rules:
+        """How the annotator behaves."""
+        return Rules(
+            prompts=self.prompts,
+            clicker=self.clicker,
+            max_clicks=self.max_clicks,
+            target=self.target,
+            seed=self.seed,
+        )
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """What is run."""
+        if self.adapt == "both":
+            return "frozen", "adapted"
+        return ("frozen",) if self.adapt == "none" else ("adapted",)
+
+
+def load_base(config: EvaluateConfig) -> PromptableSam:
+    """The model to evaluate, with its adapter if one is given."""
+    sam = load_model(
+        config.model,
+        config.models_dir,
+        device=config.device,
+        checkpoint=config.checkpoint,
+        show_progress=True,
+    )
+    return sam if config.adapter is None else with_adapter(sam, config.adapter)
+
+
+def with_adapter(sam: PromptableSam, path: Path) -> PromptableSam:
+    """A model whose base decoder is the adapted one; the given model is used up.
+
+    Raises:
+        ModelError: The adapter cannot be read, or belongs to another decoder.
+    """
+    adapter = load_adapter(path, sam)
+    with torch.no_grad():
+        parameters = dict(sam.sam.mask_decoder.named_parameters())
+        for name, value in (adapter.weights(sam) or {}).items():
+            parameters[name].copy_(value)
+    return PromptableSam(sam.sam, f"{sam.model_id}+{adapter.version}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Objects that are done one after the other: one image's, or a learner's whole stream."""
+
+    mode: Mode
+    order: int
+    session: int
+    refs: tuple[ObjectRef, ...]
+
+
+class Evaluation:
+    """One run: which objects in which streams, and what came of them.
+
+    Args:
+        config: What to do.
+        sam: The model; worker processes load their own.
+        learners: Makes learners; needed unless `adapt` is "none".
+
+    Raises:
+        SettingsError: No objects, too many sessions, or a folder that holds another run.
+    """
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        sam: PromptableSam,
+        learners: LearnerFactory | None = None,
+    ) -> None:
+        if learners is None and "adapted" in config.modes:
+            raise ValueError("adapting needs something that makes learners")
+        self.config = config
+        self.sam = sam
+        self.dataset = open_dataset(config)
+        self.refs = choose_objects(self.dataset, config.objects, config.seed)
+        self.streams = [self._sessions(order) for order in range(config.orders)]
+        self._learners = learners
+        self.run = RunFolder(self._folder(), self.identity())
+
+    @property
+    def n_results(self) -> int:
+        """Objects to do in all, finished ones counted."""
+        per_mode = {"frozen": 1, "adapted": self.config.orders}
+        return len(self.refs) * sum(per_mode[mode] for mode in self.config.modes)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the results depend on, as plain values."""
+        config = self.config
+        learns = self._learners is not None and "adapted" in config.modes
+        return {
+            "data": self.describe_data(),
+            "model": {
+                "model_id": self.sam.model_id,
+                "encoder_id": self.sam.encoder_id,
+                "decoder_id": self.sam.decoder_id,
+                "device": self.sam.device.type,
+            },
+            "rules": dataclasses.asdict(config.rules()),
+            "zoom": dataclasses.asdict(config.zoom),
+            "adapt": config.adapt,
+            "learner": dict(self._learners.identity()) if learns and self._learners else {},
+            "streams": {
+                "orders": config.orders,
+                "sessions": config.sessions,
+                "keep_groups": config.keep_groups,
+                "seed": config.seed,
+            },
+        }
+
+    def describe_data(self) -> dict[str, Any]:
+        """The objects in numbers, and the digest of their list."""
+        return {
+            "name": self.dataset.name,
+            "n_objects": len(self.refs),
+            "n_images": len({ref.stem for ref in self.refs}),
+            "n_groups": len({ref.group for ref in self.refs}),
+            "has_groups": has_groups(self.refs),
+            "digest": digest_of_objects(self.refs),
+        }
+
+    def finished(self) -> list[ObjectResult]:
+        """Results of an earlier start that need not be made again.
+
+        The rest of what the folder holds, streams that were stopped half-way, is dropped.
+        """
+        found = self.run.results()
+        unique = {(r.slot.mode, r.slot.order, r.ref): r for r in found}
+        kept = [
+            result
+            for result in unique.values()
+            if result.slot.mode == "frozen" or self._is_whole(result, unique.keys())
+        ]
+        if len(kept) < len(found):
+            self.run.keep(kept)
+        return kept
+
+    def jobs(self, finished: Iterable[ObjectResult]) -> list[Job]:
+        """What is left to do, the longest jobs first."""
+        done = {(r.slot.mode, r.slot.order, r.ref) for r in finished}
+        jobs = []
+        if "adapted" in self.config.modes:
+            jobs += [
+                Job(mode="adapted", order=order, session=session, refs=tuple(refs))
+                for order, sessions in enumerate(self.streams)
+                for session, refs in enumerate(sessions)
+                if ("adapted", order, refs[0]) not in done
+            ]
+        if "frozen" in self.config.modes:
+            by_image: dict[str, list[ObjectRef]] = {}
+            for ref in self.refs:
+                if ("frozen", 0, ref) not in done:
+                    by_image.setdefault(ref.stem, []).append(ref)
+            jobs += [
+                Job(mode="frozen", order=0, session=0, refs=tuple(refs))
+                for refs in by_image.values()
+            ]
+        return jobs
+
+    def go_on(self, jobs: Sequence[Job]) -> Iterator[ObjectResult]:
+        """Do jobs; every result is on disk before it is yielded."""
+        workers = min(self.config.workers, len(jobs))
+        load = partial(load_base, self.config) if workers > 1 else partial(_same, self.sam)
+        prepare = partial(prepare_worker, self.config, load, self._learners)
+        for result in stream_jobs(jobs, prepare, workers):
+            self.run.append(result)
+            yield result
+
+    def _is_whole(self, result: ObjectResult, known: Iterable[tuple[str, int, ObjectRef]]) -> bool:
+        """Whether the stream that a result belongs to was finished."""
+        stream = self.streams[result.slot.order][result.slot.session]
+        return all(("adapted", result.slot.order, ref) in known for ref in stream)
+
+    def _sessions(self, order: int) -> list[list[ObjectRef]]:
+        config = self.config
+        stream = stream_order(self.refs, config.seed, order, keeps_groups=config.keep_groups)
+        return split_sessions(stream, config.sessions)
+
+    def _folder(self) -> Path:
+        """The run's folder; by default one whose name changes with the identity."""
+        if self.config.out is not None:
+            return self.config.out
+        content = json.dumps(self.identity(), sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+        name = f"{self.dataset.name.replace('/', '-')}-{self.sam.model_id}-{digest}"
+        return Path("runs/evaluate") / name
+
+
+def open_dataset(config: EvaluateConfig) -> FolderSet:
+    """The data set of a config.
+
+    Raises:
+        SettingsError: It is not there, or has no images.
+    """
+    root = config.data.resolve()
+    name = f"{root.name}/{config.part}" if config.part else root.name
+    return open_sets(root.parent, [name])[0]
+
+
+def prepare_worker(
+    config: EvaluateConfig,
+    load: Callable[[], PromptableSam],
+    learners: LearnerFactory | None,
+) -> Callable[[Job], Iterator[ObjectResult]]:
+    """Load what a worker needs; returns the function that does a job."""
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)
+    sam = load()
+    store = None
+    if config.cache is not None:
+        store = EncodingStore(config.cache, int(config.cache_gb * 1e9))
+    harness = Harness(sam, open_dataset(config), Encoder(sam, store), config.rules(), config.zoom)
+    return partial(_do_job, harness, learners)
+
+
+def _do_job(harness: Harness, learners: LearnerFactory | None, job: Job) -> Iterator[ObjectResult]:
+    learner = None
+    if job.mode == "adapted" and learners is not None:
+        seed = harness.rules.seed * 1_000_003 + job.order * 1_009 + job.session
+        learner = learners(harness.sam, seed)
+    return harness.run_stream(job.refs, learner, order=job.order, session=job.session)
+
+
+def _same(sam: PromptableSam) -> PromptableSam:
+    return sam
