@@ -115,7 +115,7 @@ class InferenceSettings(Section):
     )
     max_clicks: int = Field(default=500, ge=1, description="More clicks on one object get 400.")
     box_ttl_s: float = Field(
-        default=300,
+        default=120,
         ge=0,
         description="A rectangle waits this long for clicks on the same object; 0: not.",
     )
@@ -183,6 +183,10 @@ class LabelStudioSettings(Section):
     token_kind: Literal["auto", "legacy", "personal"] = Field(
         default="auto", description="Kind of the token; auto tells it by its looks."
     )
+    public_urls: Texts = Field(
+        default=(),
+        description="Other addresses that tasks know it by, such as the browser's; not contacted.",
+    )
 
 
 class ImageSettings(Section):
@@ -191,12 +195,19 @@ class ImageSettings(Section):
     allowed_hosts: Texts = Field(
         default=(), description="Hosts besides Label Studio's own that images are fetched from."
     )
+    allowed_networks: Texts = Field(
+        default=(),
+        description="Private networks that those hosts may stand in, as 10.1.0.0/16.",
+    )
     allowed_folders: Paths = Field(
         default=(), description="Folders of this machine that local files are read from."
     )
     max_megapixels: float = Field(default=100, gt=0, description="Larger images are refused.")
     max_file_mb: float = Field(default=256, gt=0, description="Larger files are refused.")
     timeout_s: float = Field(default=20, gt=0, description="A host must answer within this time.")
+    max_age_s: float = Field(
+        default=600, ge=0, description="A file is read again after this time, in case it changed."
+    )
     memory_mb: float = Field(
         default=256,
         ge=0,
@@ -210,7 +221,7 @@ class EmbeddingSettings(Section):
     memory_mb: float = Field(
         default=512,
         ge=0,
-        description="Memory for embeddings; one takes 2 MB (compact) to 4 MB (ViT).",
+        description="Memory for embeddings; one takes 0.3 MB (compact) to 4 MB (ViT).",
     )
     disk_mb: float = Field(
         default=20_000, ge=0, description="Disk for embeddings; the oldest leave first; 0: none."
@@ -252,7 +263,9 @@ class JournalSettings(Section):
 class SessionSettings(Section):
     """What is remembered of the objects that are being clicked on."""
 
-    max_objects: int = Field(default=256, ge=1, description="Objects kept; one takes up to 0.5 MB.")
+    max_objects: int = Field(
+        default=256, ge=1, description="Objects kept; one takes up to 0.8 MB (ViT)."
+    )
     ttl_s: float = Field(
         default=3600,
         gt=0,
@@ -265,7 +278,7 @@ class Settings(Section):
 
     data_dir: Path = Field(
         default=Path(".strop"),
-        description="Folder of journal, embeddings and checkpoints; it is made; relative to where strop starts.",
+        description="Folder of journal, embeddings and checkpoints, from where strop is started.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="One line for each click at info."

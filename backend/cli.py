@@ -1,0 +1,168 @@
+"""The command `strop`: serve, prefetch, export, doctor, demo, settings."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from adaptation.errors import SettingsError, StropError
+from backend.logs import configure_logging
+from backend.settings import Settings, as_yaml, load_settings
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+USAGE_ERROR = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("strop"), prog_name="strop")
+def strop() -> None:
+    """Click segmentation for Label Studio, with a decoder that sharpens while people label."""
+
+
+def main() -> None:
+    """Run a command; a deliberate error becomes one message and exit code 2."""
+    try:
+        strop.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except StropError as error:
+        click.echo(f"strop: {error}", err=True)
+        sys.exit(USAGE_ERROR)
+
+
+# Options that several commands share -------------------------------------------------------------
+
+_FLAGS = {
+    "host": ("server.host", "Address to listen on."),
+    "port": ("server.port", "TCP port."),
+    "model": ("model.name", "A model of the catalog."),
+    "device": ("model.device", "Where torch computes: cpu, cuda, mps."),
+    "data_dir": ("data_dir", "Folder of journal, embeddings and checkpoints."),
+    "label_studio": ("label_studio.url", "Address of Label Studio."),
+    "log_level": ("log_level", "debug, info, warning or error."),
+}
+"""Settings that have an option of their own: its name, the setting's key and the help text."""
+
+
+def settings_options(command: Command) -> Command:
+    """Add --config, --set and the flags; the command gets the checked ``settings``."""
+
+    @functools.wraps(command)
+    def with_settings(config: Path | None, assignments: tuple[str, ...], **options: Any) -> object:
+        flags = {key: options.pop(name) for name, (key, _) in _FLAGS.items()}
+        given = {key: value for key, value in flags.items() if value is not None}
+        settings = load_settings(config, {**_parse_assignments(assignments), **given})
+        configure_logging(settings.log_level)
+        return command(settings=settings, **options)
+
+    wrapped: Any = with_settings
+    for option in reversed(_options()):
+        wrapped = option(wrapped)
+    return cast(Command, wrapped)
+
+
+def _options() -> list[Callable[[Any], Any]]:
+    config = click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="STROP_CONFIG",
+        help="YAML file of settings.",
+    )
+    assignments = click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any setting, as server.threads=8; may be repeated.",
+    )
+    flags = [
+        click.option(f"--{name.replace('_', '-')}", name, metavar="VALUE", help=f"{text} [{key}]")
+        for name, (key, text) in _FLAGS.items()
+    ]
+    return [config, assignments, *flags]
+
+
+def _parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
+    parsed = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set wants KEY=VALUE, got {assignment!r}.")
+        parsed[key.strip()] = value
+    return parsed
+
+
+# Commands ----------------------------------------------------------------------------------------
+
+
+@strop.command()
+@settings_options
+def serve(settings: Settings) -> None:
+    """Serve Label Studio: clicks in, masks out.  Ctrl-C stops after the requests in flight."""
+    from adaptation.catalog import fetch, find_checkpoint
+    from backend.server import serve as run
+
+    if settings.model.checkpoint is None:
+        fetch(
+            find_checkpoint(settings.model.name),
+            settings.models_dir,
+            may_download=settings.model.download,
+            show_progress=True,
+        )
+    sys.exit(run(settings))
+
+
+@strop.command()
+@settings_options
+@click.option("--project", type=int, required=True, help="Number of the project in Label Studio.")
+@click.option("--unlabeled", is_flag=True, help="Only tasks without an annotation.")
+def prefetch(settings: Settings, project: int, unlabeled: bool) -> None:
+    """Encode all images of a project, so that every first click is fast.
+
+    May be stopped and started again at any time: what is on the disk is not encoded again.
+    """
+    from backend.overnight import prefetch_project
+
+    summary = prefetch_project(settings, project, only_unlabeled=unlabeled)
+    click.echo(str(summary))
+    sys.exit(1 if summary.n_failed else 0)
+
+
+@strop.command()
+@settings_options
+@click.option("--out", required=True, help="A new folder.")
+@click.option("--format", type=click.Choice(["jsonl", "parquet"]), default="jsonl")
+@click.option("--project", help="Only this project.")
+def export(settings: Settings, out: str, format: str, project: str | None) -> None:
+    """Write the journal to JSON lines or Parquet."""
+    from adaptation.journal.command import export_command
+
+    sys.exit(export_command(settings.journal_url, out, format, project))
+
+
+@strop.command()
+@settings_options
+def doctor(settings: Settings) -> None:
+    """Check the set-up: a line for each finding, with what to do."""
+    from backend.doctor import run
+
+    sys.exit(run(settings))
+
+
+@strop.command("settings")
+@settings_options
+def show_settings(settings: Settings) -> None:
+    """Print the settings in force, with their meanings; secrets are masked."""
+    click.echo(as_yaml(settings), nl=False)

@@ -1,0 +1,243 @@
+"""The way of a click: combined with its box, in its object's turn, decoded, kept, rendered.
+
+At most one request of an object is at work.  A request that waits while a later one with at least
+the same clicks waits too is never computed: Label Studio shows the newest answer and ignores the
+others.  It is answered with no mask, and kept in the journal as what it is, a prompt.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from adaptation.errors import InputError
+from adaptation.interaction import Answer, Interaction
+from adaptation.journal import Journal
+from adaptation.journal.records import utc_now
+from adaptation.types import Embedding
+from adaptation.zoom import View
+from backend.ahead import EncodeAhead
+from backend.encoding import Encoder, TaskImage
+from backend.learning import Learning
+from backend.protocol import (
+    AnswerStyle,
+    Candidate,
+    Clicked,
+    PredictRequest,
+    check_image_size,
+    new_request_id,
+    render_answer,
+    render_nothing,
+)
+from backend.records import ClickJob, ClickResult, interaction_record
+from backend.sessions import CombinedPrompt, DrawnBoxes, ObjectKey, ObjectStates, Place
+from backend.stopwatch import Stopwatch
+from backend.turns import Slots, Turns
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClickOptions:
+    """How clicks are answered.
+
+    Args:
+        max_clicks: Clicks on one object; more are refused.
+        alternatives: Masks offered at an object's first click.
+        decodes: Clicks computed at once.
+        style: How masks are rendered.
+    """
+
+    max_clicks: int = 500
+    alternatives: int = 1
+    decodes: int = 2
+    style: AnswerStyle = AnswerStyle()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """What is remembered of the objects in work.
+
+    Args:
+        states: Their last masks.
+        boxes: Their boxes.
+    """
+
+    states: ObjectStates
+    boxes: DrawnBoxes
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Forget a task's objects."""
+        self.states.forget_task(project_id, task_id)
+        self.boxes.forget_task(project_id, task_id)
+
+
+class ClickDesk:
+    """Answers clicks.  Safe to share between threads.
+
+    Args:
+        interaction: The click path, with its model.
+        encoder: Gives embeddings of tasks' images.
+        journal: Where every click goes before it is answered.
+        memory: Of the objects in work.
+        learning: Gives weights and learns.
+        ahead: Encodes the next view; None: nothing is encoded ahead.
+        options: How clicks are answered.
+    """
+
+    def __init__(
+        self,
+        *,
+        interaction: Interaction,
+        encoder: Encoder,
+        journal: Journal,
+        memory: Memory,
+        learning: Learning,
+        ahead: EncodeAhead | None,
+        options: ClickOptions,
+    ) -> None:
+        self._interaction, self._encoder, self._journal = interaction, encoder, journal
+        self._memory, self._learning, self._ahead = memory, learning, ahead
+        self._options = options
+        self._turns, self._slots = Turns(), Slots(options.decodes)
+
+    @property
+    def model_version(self) -> str:
+        """Name and digests of the model: "compact-0a1b2c3d-4e5f6a7b"."""
+        sam = self._interaction.sam
+        return f"{sam.model_id}-{sam.decoder_id[:8]}"
+
+    def answer(self, request: PredictRequest, clicked: Clicked, watch: Stopwatch) -> dict[str, Any]:
+        """Answer a click with masks, or a superseded one with none.
+
+        Raises:
+            StropError: The image cannot be read, the clicks do not fit it, or a store fails.
+        """
+        job = self._job(clicked, watch)
+        result = self._in_turn(job, watch)
+        with watch.stage("render"):
+            if result is None:
+                rendered = render_nothing(request, self.model_version)
+            else:
+                rendered = self._render(request, job, result)
+        _log(job, result, watch)
+        return rendered
+
+    # What is asked -------------------------------------------------------------------------------
+
+    def _job(self, clicked: Clicked, watch: Stopwatch) -> ClickJob:
+        arrived_at = utc_now()
+        n_clicks, most = len(clicked.clicks), self._options.max_clicks
+        if n_clicks > most:
+            raise InputError(f"An object takes at most {most} clicks, got {n_clicks}.")
+        task = clicked.task
+        image = TaskImage(
+            project_id=task.project_id, task_id=task.task_id, image_ref=clicked.image_ref
+        )
+        with watch.stage("image"):
+            identity = self._encoder.identify(image)
+        check_image_size(clicked, identity.size)
+        place = Place(task.project_id, task.task_id, clicked.to_name, clicked.label)
+        prompt = self._combined(place, clicked)
+        return ClickJob(
+            request_id=new_request_id(),
+            arrived_at=arrived_at,
+            key=ObjectKey(place, prompt.object_id),
+            prompt=prompt,
+            image=image,
+            identity=identity,
+        )
+
+    def _combined(self, place: Place, clicked: Clicked) -> CombinedPrompt:
+        boxes = self._memory.boxes
+        if clicked.box is not None:
+            return boxes.with_box(place, clicked.box.region_id, clicked.box.box)
+        return boxes.with_clicks(place, tuple((c.region_id, c.click) for c in clicked.clicks))
+
+    # What is answered ----------------------------------------------------------------------------
+
+    def _in_turn(self, job: ClickJob, watch: Stopwatch) -> ClickResult | None:
+        """Compute and keep the answer when the object's turn comes; None if it is superseded."""
+        with ExitStack() as turn:
+            with watch.stage("turn"):
+                is_wanted = turn.enter_context(self._turns.take(job.key, job.prompt.ids))
+            result = self._compute(job, watch) if is_wanted else None
+            record = interaction_record(job, self._interaction.sam, watch, result)
+            with watch.stage("journal"):
+                self._journal.append_interaction(record)
+            if result is not None:
+                self._memory.states.put(job.key, result.answer.state)
+        if result is not None:
+            self._look_ahead(job, result.answer)
+            self._learning.clicked(job.key, result.answer)
+        return result
+
+    def _compute(self, job: ClickJob, watch: Stopwatch) -> ClickResult:
+        weights, version = self._learning.weights(job.key)
+        clicks, box = job.prompt.points, job.prompt.rectangle
+        state = self._memory.states.before(job.key, clicks, box)
+
+        def encode(view: View) -> Embedding:
+            with watch.stage("embedding"), self._slots.lent():
+                return self._encoder.embed(job.image, job.identity, view)
+
+        with ExitStack() as slot:
+            with watch.stage("slot"):
+                slot.enter_context(self._slots.held())
+            with watch.stage("decode"):
+                answer = self._interaction.resume(
+                    encode, job.identity.size, clicks, box, state, weights
+                )
+            with watch.stage("masks"):
+                return self._result(job, answer, version)
+
+    def _result(self, job: ClickJob, answer: Answer, version: str) -> ClickResult:
+        tokens = answer.candidate_tokens()
+        scores = answer.prediction.predicted_iou[0].tolist()
+        is_first = len(job.prompt.clicks) == 1 and job.prompt.box is None
+        return ClickResult(
+            answer=answer,
+            tokens=tokens,
+            candidates=tuple(
+                Candidate(mask=self._interaction.mask(answer, token), score=scores[token])
+                for token in tokens
+            ),
+            n_shown=self._options.alternatives if is_first else 1,
+            adapter_version=version,
+        )
+
+    def _render(
+        self, request: PredictRequest, job: ClickJob, result: ClickResult
+    ) -> dict[str, Any]:
+        return render_answer(
+            request,
+            result.candidates[: result.n_shown],
+            request_id=job.request_id,
+            model_version=self.model_version,
+            style=self._options.style,
+        )
+
+    def _look_ahead(self, job: ClickJob, answer: Answer) -> None:
+        if self._ahead is None:
+            return
+        view = self._interaction.next_view(answer)
+        if view != answer.view:
+            self._ahead.next_view(job.image, job.identity, view)
+
+
+def _log(job: ClickJob, result: ClickResult | None, watch: Stopwatch) -> None:
+    place = job.key.place
+    logger.info(
+        "click %s: project %s task %s label %s object %s clicks %d box %s: %s in %s",
+        job.request_id,
+        place.project_id,
+        place.task_id,
+        place.label,
+        job.key.object_id,
+        len(job.prompt.clicks),
+        "yes" if job.prompt.box is not None else "no",
+        "superseded" if result is None else f"predicted IoU {result.answer.predicted_iou:.3f}",
+        watch,
+    )

@@ -1,0 +1,184 @@
+"""From settings to objects: the only place where both are known."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import torch
+from pydantic import SecretStr
+
+from adaptation.catalog import load_model
+from adaptation.interaction import Interaction
+from adaptation.journal import Journal
+from adaptation.sam import PromptableSam
+from adaptation.zoom import ZoomSettings
+from backend.ahead import EncodeAhead
+from backend.clicks import ClickOptions, Memory
+from backend.disk_store import DiskStore
+from backend.embeddings import EmbeddingCache
+from backend.encoding import Encoder
+from backend.fetch import Fetcher, HostRules
+from backend.images import ImageLoader
+from backend.label_studio import LabelStudioClient, Transport
+from backend.prefetch import PrefetchQueue
+from backend.protocol import AnswerKind, AnswerStyle
+from backend.redis_store import RedisStore
+from backend.service import SegmentationService
+from backend.sessions import DrawnBoxes, ObjectStates
+from backend.settings import Settings
+from backend.sources import ImageSource
+from backend.stores import EmbeddingStore
+
+logger = logging.getLogger(__name__)
+
+RESERVED_THREADS = 4
+"""Threads of the server that clicks never take: health checks, set-up and webhooks need some."""
+
+
+def build_service(settings: Settings, sam: PromptableSam | None = None) -> SegmentationService:
+    """The whole service.
+
+    Args:
+        settings: All of them.
+        sam: The model, or None to load the one that the settings name.
+
+    Raises:
+        StropError: The model does not load, or a store does not open.
+    """
+    use_threads(settings)
+    sam = load_sam(settings) if sam is None else sam
+    client = build_client(settings)
+    cache = build_embeddings(settings)
+    encoder = Encoder(sam, build_images(settings, client), cache)
+    return SegmentationService(
+        interaction=Interaction(sam, _zoom(settings)),
+        encoder=encoder,
+        journal=Journal(settings.journal_url),
+        memory=_memory(settings),
+        ahead=_ahead(settings, encoder, cache, client),
+        options=_click_options(settings),
+        max_waiting=settings.server.threads - RESERVED_THREADS,
+    )
+
+
+def use_threads(settings: Settings) -> None:
+    """Give every computation of torch its share of the cores."""
+    torch.set_num_threads(threads_per_computation(settings))
+
+
+def threads_per_computation(settings: Settings) -> int:
+    """Cores of one computation: as set, or the cores shared out among the decodes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return settings.inference.torch_threads or max(1, (cores or 1) // settings.inference.decodes)
+
+
+def load_sam(settings: Settings, *, show_progress: bool = False) -> PromptableSam:
+    """The model that the settings name; ModelError says what to do where it does not load."""
+    model = settings.model
+    sam = load_model(
+        model.name,
+        settings.models_dir,
+        device=model.device,
+        checkpoint=model.checkpoint,
+        download=model.download,
+        show_progress=show_progress,
+    )
+    logger.info("model %s, encoder %s, decoder %s", sam.model_id, sam.encoder_id, sam.decoder_id)
+    return sam
+
+
+def build_client(settings: Settings) -> LabelStudioClient | None:
+    """The client of the Label Studio that is set, or None."""
+    options = settings.label_studio
+    if options.url is None:
+        return None
+    return LabelStudioClient(
+        Transport(options.url, _reveal(options.token), token_kind=options.token_kind)
+    )
+
+
+def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageLoader:
+    """What reads images, from where the settings allow it."""
+    options = settings.images
+    rules = HostRules.parse(options.allowed_hosts, options.allowed_networks)
+    source = ImageSource(
+        client,
+        Fetcher(rules, timeout_s=(5.0, options.timeout_s)),
+        public_urls=settings.label_studio.public_urls,
+        folders=options.allowed_folders,
+        max_bytes=_bytes(options.max_file_mb),
+    )
+    return ImageLoader(
+        source,
+        max_pixels=int(options.max_megapixels * 1e6),
+        cache_bytes=_bytes(options.memory_mb),
+        max_age_s=options.max_age_s,
+    )
+
+
+def build_embeddings(settings: Settings) -> EmbeddingCache:
+    """The cache of embeddings, above its store."""
+    return EmbeddingCache(
+        memory_bytes=_bytes(settings.embeddings.memory_mb),
+        store=_store(settings),
+        max_encodes=settings.inference.encodes,
+    )
+
+
+def _store(settings: Settings) -> EmbeddingStore | None:
+    options = settings.embeddings
+    url = _reveal(options.redis_url)
+    if url is not None:
+        return RedisStore(url, _bytes(options.redis_mb))
+    if options.disk_mb == 0:
+        return None
+    return DiskStore(settings.embeddings_dir, _bytes(options.disk_mb))
+
+
+def _memory(settings: Settings) -> Memory:
+    return Memory(
+        states=ObjectStates(
+            max_objects=settings.sessions.max_objects, ttl_s=settings.sessions.ttl_s
+        ),
+        boxes=DrawnBoxes(ttl_s=settings.inference.box_ttl_s),
+    )
+
+
+def _ahead(
+    settings: Settings, encoder: Encoder, cache: EmbeddingCache, client: LabelStudioClient | None
+) -> EncodeAhead | None:
+    options = settings.prefetch
+    if not options.is_on:
+        return None
+    queue = PrefetchQueue(
+        cache, max_queued=options.max_queued, n_threads=threads_per_computation(settings)
+    )
+    return EncodeAhead(encoder, queue, client, options.next_tasks)
+
+
+def _click_options(settings: Settings) -> ClickOptions:
+    answers = settings.answers
+    style = AnswerStyle(
+        preferred=tuple(AnswerKind(kind) for kind in answers.kinds),
+        polygon_tolerance=answers.polygon_tolerance,
+        min_part_share=answers.min_part_share,
+    )
+    return ClickOptions(
+        max_clicks=settings.inference.max_clicks,
+        alternatives=answers.alternatives,
+        decodes=settings.inference.decodes,
+        style=style,
+    )
+
+
+def _zoom(settings: Settings) -> ZoomSettings:
+    return ZoomSettings(**settings.zoom.model_dump())
+
+
+def _bytes(megabytes: float) -> int:
+    return int(megabytes * 1e6)
+
+
+def _reveal(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
