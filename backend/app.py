@@ -30,6 +30,12 @@ STATUS_CODES: dict[type[StropError], int] = {
 }
 """The first entry that an error is an instance of counts; other errors are 500."""
 
+HTTP_MESSAGES = {
+    404: "There is no such route: Label Studio calls /health, /setup, /predict and /webhook.",
+    405: "This route does not take that method.",
+    413: "The request is too large: raise server.max_request_mb if it should not be.",
+}
+
 
 def create_app(settings: Settings, service: SegmentationService | None = None) -> Flask:
     """Make the application.
@@ -97,7 +103,7 @@ def _known_error(error: StropError) -> tuple[Response, int]:
 def _http_error(error: HTTPException) -> tuple[Response, int]:
     code = error.code or 500
     logger.warning("%s %s: %d %s", request.method, request.path, code, error.name)
-    return jsonify(error=f"{error.name}."), code
+    return jsonify(error=HTTP_MESSAGES.get(code, f"{error.name}.")), code
 
 
 def _unknown_error(error: Exception) -> tuple[Response, int]:

@@ -31,7 +31,7 @@ from backend.protocol import (
     render_answer,
     render_nothing,
 )
-from backend.records import ClickJob, ClickResult, interaction_record
+from backend.records import ClickJob, ClickResult, Outcome, interaction_record
 from backend.sessions import CombinedPrompt, DrawnBoxes, ObjectKey, ObjectStates, Place
 from backend.stopwatch import Stopwatch
 from backend.turns import Slots, Turns
@@ -110,11 +110,14 @@ class ClickDesk:
         return f"{sam.model_id}-{sam.decoder_id[:8]}"
 
     def answer(self, request: PredictRequest, clicked: Clicked, watch: Stopwatch) -> dict[str, Any]:
-        """Answer a click with masks, or a superseded one with none.
+        """Answer a click with masks, or one that nobody wants answered any more with none.
 
         Raises:
-            StropError: The image cannot be read, the clicks do not fit it, or a store fails.
+            StropError: The labeling config has no control for a mask, the image cannot be read,
+                the clicks do not fit it, or a store fails.
         """
+        style = self._options.style
+        request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
         job = self._job(clicked, watch)
         result = self._in_turn(job, watch)
         with watch.stage("render"):
@@ -159,12 +162,13 @@ class ClickDesk:
     # What is answered ----------------------------------------------------------------------------
 
     def _in_turn(self, job: ClickJob, watch: Stopwatch) -> ClickResult | None:
-        """Compute and keep the answer when the object's turn comes; None if it is superseded."""
+        """Compute and keep the answer when the object's turn comes; None if there is none."""
         with ExitStack() as turn:
             with watch.stage("turn"):
                 is_wanted = turn.enter_context(self._turns.take(job.key, job.prompt.ids))
-            result = self._compute(job, watch) if is_wanted else None
-            record = interaction_record(job, self._interaction.sam, watch, result)
+            outcome = _outcome(job, is_wanted)
+            result = self._compute(job, watch) if outcome == "answered" else None
+            record = interaction_record(job, self._interaction.sam, watch, outcome, result)
             with watch.stage("journal"):
                 self._journal.append_interaction(record)
             if result is not None:
@@ -227,6 +231,12 @@ class ClickDesk:
             self._ahead.next_view(job.image, job.identity, view)
 
 
+def _outcome(job: ClickJob, is_wanted: bool) -> Outcome:
+    if not job.prompt.is_answerable:
+        return "nothing positive"
+    return "answered" if is_wanted else "superseded"
+
+
 def _log(job: ClickJob, result: ClickResult | None, watch: Stopwatch) -> None:
     place = job.key.place
     logger.info(
@@ -238,6 +248,6 @@ def _log(job: ClickJob, result: ClickResult | None, watch: Stopwatch) -> None:
         job.key.object_id,
         len(job.prompt.clicks),
         "yes" if job.prompt.box is not None else "no",
-        "superseded" if result is None else f"predicted IoU {result.answer.predicted_iou:.3f}",
+        "no mask" if result is None else f"predicted IoU {result.answer.predicted_iou:.3f}",
         watch,
     )

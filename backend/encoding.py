@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from adaptation.zoom import View
 from backend.embeddings import EmbeddingCache
 from backend.images import ImageIdentity, ImageLoader
 from backend.prefetch import PrefetchTask
+from backend.sources import public_reference
 from backend.stores import EmbeddingKey
 
 ENCODE_TIMEOUT_S = 95.0
@@ -27,6 +29,13 @@ class TaskImage:
     project_id: str
     task_id: str
     image_ref: str
+
+    @property
+    def name(self) -> str:
+        """A name that may be logged: no credentials, no content, and still unique."""
+        digest = hashlib.sha256(self.image_ref.encode(errors="replace")).hexdigest()[:8]
+        shown = public_reference(self.image_ref)
+        return f"project {self.project_id} task {self.task_id} {shown} ({digest})"
 
 
 class Encoder:
@@ -63,7 +72,7 @@ class Encoder:
             identity = self.identify(image)
             return self._job(image, identity, View.full(identity.size))
 
-        return PrefetchTask(name=f"{image.project_id}/{image.task_id}/{image.image_ref}", load=load)
+        return PrefetchTask(name=image.name, load=load)
 
     def view(self, image: TaskImage, identity: ImageIdentity, view: View) -> PrefetchTask:
         """Work for the prefetch queue: the view of an image that the next click will need."""

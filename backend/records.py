@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Literal
 
 from adaptation.errors import InputError
 from adaptation.interaction import Answer
@@ -71,10 +72,18 @@ class ClickResult:
     adapter_version: str
 
 
+Outcome = Literal["answered", "superseded", "nothing positive"]
+"""Why a request got masks or none: computed; a newer one waited; there was no object to find."""
+
+
 def interaction_record(
-    job: ClickJob, sam: PromptableSam, watch: Stopwatch, result: ClickResult | None
+    job: ClickJob,
+    sam: PromptableSam,
+    watch: Stopwatch,
+    outcome: Outcome,
+    result: ClickResult | None,
 ) -> InteractionRecord:
-    """The journal's record of a request; without a result it was superseded by a newer one."""
+    """The journal's record of a request; only an answered one has a result."""
     with watch.stage("record"):
         candidates = () if result is None else _candidates(job.request_id, result)
     place = job.key.place
@@ -97,7 +106,7 @@ def interaction_record(
         candidates=candidates,
         view=None if result is None else _crop(result.answer),
         timings_ms=watch.stages_ms(),
-        context={"to_name": place.to_name, "superseded": result is None},
+        context={"to_name": place.to_name, "outcome": outcome},
     )
 
 

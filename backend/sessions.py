@@ -138,6 +138,11 @@ class CombinedPrompt:
         return None if self.box is None else self.box[1]
 
     @property
+    def is_answerable(self) -> bool:
+        """Whether it says where the object is: a box, or a click on it."""
+        return self.box is not None or any(click.is_positive for _, click in self.clicks)
+
+    @property
     def ids(self) -> frozenset[str]:
         """The ids of the clicks and of the box."""
         names = frozenset(name for name, _ in self.clicks)

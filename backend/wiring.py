@@ -68,9 +68,10 @@ def use_threads(settings: Settings) -> None:
 
 
 def threads_per_computation(settings: Settings) -> int:
-    """Cores of one computation: as set, or the cores shared out among the decodes."""
+    """Cores of one computation: as set, or the cores shared out among the decodes, 8 at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return settings.inference.torch_threads or max(1, (cores or 1) // settings.inference.decodes)
+    share = (cores or 1) // settings.inference.decodes
+    return settings.inference.torch_threads or min(max(1, share), 8)
 
 
 def load_sam(settings: Settings, *, show_progress: bool = False) -> PromptableSam:

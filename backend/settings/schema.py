@@ -111,7 +111,7 @@ class InferenceSettings(Section):
         default=0,
         ge=0,
         le=256,
-        description="Cores of one computation; 0: cores / decodes, at least one.",
+        description="Cores of one computation; 0: cores / decodes, 1 to 8.",
     )
     max_clicks: int = Field(default=500, ge=1, description="More clicks on one object get 400.")
     box_ttl_s: float = Field(
