@@ -85,6 +85,11 @@ class Answer:
     state: ObjectState
 
     @property
+    def input_size(self) -> Size:
+        """(H, W) of the view in the model's frame, without the padding."""
+        return self.embedding.input_size
+
+    @property
     def token(self) -> int:
         """The mask token that is shown."""
         return int(self.prediction.shown_token()[0])

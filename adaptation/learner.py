@@ -23,11 +23,11 @@ from torch import Tensor
 
 from adaptation import losses
 from adaptation.adapter import Adapter, adapter_of, trainable_names
+from adaptation.correction import ClickCorrection, CorrectionSettings
 from adaptation.guard import Guard, GuardSettings, reason_against
-from adaptation.interaction import Answer
-from adaptation.lessons import Lesson, asked, lessons_of, simulated_prompt
+from adaptation.lessons import Asked, Lesson, asked, lessons_of, simulated_prompt
 from adaptation.sam import PromptableSam
-from adaptation.types import Embedding, MaskPrediction, Prompt
+from adaptation.types import Click, Embedding, MaskPrediction, Prompt
 from adaptation.zoom import View
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class LearnerSettings:
         keep_out: Every n-th object is kept out of replay, to tell when to stop.
         clip: Largest gradient norm.
         half: Steps run in bfloat16 where the processor has it.
+        correction: How clicks that a mask contradicts are corrected (the fast weights).
         guard: When not to learn, and when to turn back.
     """
 
@@ -73,6 +74,7 @@ class LearnerSettings:
     keep_out: int = 5
     clip: float = 1.0
     half: bool = True
+    correction: CorrectionSettings = field(default_factory=CorrectionSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)
 
 
@@ -123,6 +125,7 @@ class OnlineLearner:
         self.sam = sam
         self.settings = settings
         self.adapter = adapter or Adapter(decoder_id=sam.decoder_id)
+        self.corrector = ClickCorrection(settings.correction, sam.input_size)
         self.guard = Guard(settings.guard, won=self.adapter)
         self._memory: deque[_Remembered] = deque(maxlen=settings.replay)
         self._rng = np.random.default_rng(seed)
@@ -139,16 +142,20 @@ class OnlineLearner:
 
     def observe_mask(
         self,
-        answers: Sequence[Answer],
+        answers: Sequence[Asked],
+        clicks: Sequence[Click],
         mask: NDArray[np.bool_],
         encode: Callable[[View], Embedding],
+        pause: Callable[[], object] = lambda: None,
     ) -> ObjectReport:
         """Learn from a finished object.
 
         Args:
             answers: Everything that was answered on it, oldest first; at least one.
+            clicks: All clicks on it, original pixels.
             mask: ``[H, W]`` bool, as submitted, at the original size.
             encode: Embedding of a view of its image; kept, and called again in replay.
+            pause: Called before every step; returns when no click waits for the processor.
         """
         settings = self.settings
         lessons = lessons_of(
@@ -160,11 +167,11 @@ class OnlineLearner:
             most=settings.lessons,
         )
         adapted, frozen = self._compare(lessons)
-        reason = reason_against(mask, answers[-1].state.clicks, adapted.max(), settings.guard)
+        reason = reason_against(mask, clicks, float(adapted.max()), settings.guard)
         turned_back = reason is None and self._turn_back(
             float(adapted.mean()), float(frozen.mean())
         )
-        n_steps = 0 if reason is not None else self._learn(lessons)
+        n_steps = 0 if reason is not None else self._learn(lessons, pause)
         if reason is not None:
             logger.info("nothing learned from an object: %s", reason)
         return ObjectReport(
@@ -223,7 +230,7 @@ class OnlineLearner:
         self.guard.won = Adapter(decoder_id=self.sam.decoder_id)
         return True
 
-    def _learn(self, lessons: tuple[Lesson, ...]) -> int:
+    def _learn(self, lessons: tuple[Lesson, ...], pause: Callable[[], object]) -> int:
         """Steps on the new object with replay, undone if earlier objects get worse by them."""
         self._n_finished += 1
         kept_out = self._n_finished % self.settings.keep_out == 0
@@ -231,7 +238,9 @@ class OnlineLearner:
         before, probes = self.adapter, self._probes()
         known = self._probe_iou(probes)
         n_steps = self._run_steps(
-            self.settings.steps, lambda: [self._pick(lessons), *self._draw(pool)[1:]]
+            self.settings.steps,
+            lambda: [self._pick(lessons), *self._draw(pool)[1:]],
+            _go_on_after(pause),
         )
         if probes and self._probe_iou(probes) < known - self.settings.guard.probe_drop:
             logger.info("an update made earlier objects worse and was dropped")
@@ -356,6 +365,16 @@ class OnlineLearner:
         loss = float(lesson_loss(prediction, kept_out, 0.0))
         self._stale = 0 if loss < self._best_kept_out - 1e-3 else self._stale + 1
         self._best_kept_out = min(loss, self._best_kept_out)
+
+
+def _go_on_after(pause: Callable[[], object]) -> Callable[[], bool]:
+    """Steps that wait for clicks but are not given up for them."""
+
+    def should_stop() -> bool:
+        pause()
+        return False
+
+    return should_stop
 
 
 def lesson_loss(prediction: MaskPrediction, lessons: Sequence[Lesson], iou_weight: float) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptation.clicker import next_click
-from adaptation.interaction import LOGIT_LIMIT, Answer
+from adaptation.interaction import LOGIT_LIMIT
 from adaptation.masks import erosion_band, erosion_radius
 from adaptation.sam import PromptableSam, Weights
 from adaptation.types import Click, Embedding, Prompt, Size
@@ -25,6 +26,35 @@ from adaptation.zoom import View
 
 UNLABELLED = -1
 """Value of a label map's pixels about which nothing is said."""
+
+
+class Asked(Protocol):
+    """What is kept of an answer to learn from it; an interaction's answer is one itself.
+
+    Its members: the view, the prompt in the view's own pixels with its fed-back logits, and (H, W)
+    of the view in the model's frame.
+    """
+
+    @property
+    def view(self) -> View: ...  # noqa: D102
+    @property
+    def prompt(self) -> Prompt: ...  # noqa: D102
+    @property
+    def input_size(self) -> Size: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AskedPrompt:
+    """An :class:`Asked` without the answer's masks and features: small enough to keep many."""
+
+    view: View
+    prompt: Prompt
+    input_size: Size
+
+    @classmethod
+    def of(cls, asked: Asked) -> AskedPrompt:
+        """Keep the part of an answer that lessons are made of, fed-back logits in float16."""
+        return cls(view=asked.view, prompt=_halved(asked.prompt), input_size=asked.input_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,7 +109,7 @@ def label_map(
 
 
 def lessons_of(
-    answers: Sequence[Answer],
+    answers: Sequence[Asked],
     mask: NDArray[np.bool_],
     encode: Callable[[View], Embedding],
     sam: PromptableSam,
@@ -104,23 +134,25 @@ def lessons_of(
 
 
 def _lesson(
-    answer: Answer,
+    answer: Asked,
     mask: NDArray[np.bool_],
     encode: Callable[[View], Embedding],
     sam: PromptableSam,
     share: float,
 ) -> Lesson:
-    view, prompt = answer.view, answer.prompt
+    view = answer.view
     inside = mask[view.y0 : view.y1, view.x0 : view.x1]
-    if prompt.mask_input is not None:
-        prompt = replace(prompt, mask_input=prompt.mask_input.half())
     return Lesson(
-        prompt=prompt,
+        prompt=_halved(answer.prompt),
         embedding=lambda: encode(view),
-        labels=label_map(
-            inside, answer.embedding.input_size, sam.low_res_size, sam.input_size, share
-        ),
+        labels=label_map(inside, answer.input_size, sam.low_res_size, sam.input_size, share),
     )
+
+
+def _halved(prompt: Prompt) -> Prompt:
+    if prompt.mask_input is None:
+        return prompt
+    return replace(prompt, mask_input=prompt.mask_input.half())
 
 
 def asked(lesson: Lesson) -> Prompt:

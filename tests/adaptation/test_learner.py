@@ -12,8 +12,15 @@ from adaptation.adapter import Adapter
 from adaptation.compact import build_compact
 from adaptation.guard import GuardSettings
 from adaptation.interaction import Answer, Interaction
-from adaptation.learner import LearnerSettings, OnlineLearner, lesson_loss
-from adaptation.lessons import UNLABELLED, asked, label_map, lessons_of, simulated_prompt
+from adaptation.learner import LearnerSettings, ObjectReport, OnlineLearner, lesson_loss
+from adaptation.lessons import (
+    UNLABELLED,
+    AskedPrompt,
+    asked,
+    label_map,
+    lessons_of,
+    simulated_prompt,
+)
 from adaptation.sam import PromptableSam, digest_of
 from adaptation.types import Embedding, as_clicks
 from adaptation.zoom import View, ZoomSettings
@@ -56,15 +63,19 @@ class Scene:
         )
         return [first, second]
 
+    def finish(self, learner: OnlineLearner, mask: NDArray[np.bool_] | None = None) -> ObjectReport:
+        """Click the object and submit its mask, or another one."""
+        return learner.observe_mask(
+            self.answers(learner), self.clicks, self.mask if mask is None else mask, self.encode
+        )
+
 
 def run(learner: OnlineLearner, sam: PromptableSam, seeds: Sequence[int]) -> list[float]:
     """Label scenes in order; the adapted IoU of each."""
     found = []
     for seed in seeds:
         scene = Scene(seed, sam)
-        found.append(
-            learner.observe_mask(scene.answers(learner), scene.mask, scene.encode).adapted_iou
-        )
+        found.append(scene.finish(learner).adapted_iou)
         learner.think()
     return found
 
@@ -73,7 +84,7 @@ def test_a_session_gets_better_than_the_frozen_model(compact: PromptableSam) -> 
     learner = OnlineLearner(compact, SETTINGS)
     run(learner, compact, range(6))
     scene = Scene(99, compact)
-    report = learner.observe_mask(scene.answers(learner), scene.mask, scene.encode)
+    report = scene.finish(learner)
     assert report.adapted_iou > report.frozen_iou + 0.1
 
 
@@ -114,9 +125,7 @@ def test_garbage_teaches_nothing(
 ) -> None:
     learner = OnlineLearner(compact, SETTINGS)
     scene = Scene(1, compact)
-    report = learner.observe_mask(
-        scene.answers(learner), np.asarray(spoil(scene.mask)), scene.encode
-    )
+    report = scene.finish(learner, np.asarray(spoil(scene.mask)))
     assert report.skipped is not None and report.n_steps == 0
     assert learner.adapter.is_base and learner.think() == 0
 
@@ -131,8 +140,7 @@ def test_a_session_that_loses_turns_back(compact: PromptableSam) -> None:
     reports = []
     for seed in (50, 51):
         scene = Scene(seed, compact)
-        answers = scene.answers(learner)
-        reports.append(learner.observe_mask(answers, scene.mask, scene.encode))
+        reports.append(scene.finish(learner))
         if reports[-1].turned_back:
             break
         learner.adapter = Adapter(broken, compact.decoder_id)
@@ -143,7 +151,7 @@ def test_a_session_that_loses_turns_back(compact: PromptableSam) -> None:
 def test_a_waiting_click_stops_thinking_at_once(compact: PromptableSam) -> None:
     learner = OnlineLearner(compact, SETTINGS)
     scene = Scene(0, compact)
-    learner.observe_mask(scene.answers(learner), scene.mask, scene.encode)
+    scene.finish(learner)
     version = learner.adapter.version
     assert learner.think(should_stop=lambda: True) == 0
     assert learner.adapter.version == version
@@ -199,6 +207,25 @@ def test_lessons_keep_the_first_and_the_last_prompt(compact: PromptableSam) -> N
     assert last is not None and last.dtype == torch.float16
     assert asked(lessons[-1]).mask_input is not None
     assert asked(lessons[-1]).mask_input.dtype == torch.float32  # type: ignore[union-attr]
+
+
+def test_kept_prompts_teach_what_answers_teach(compact: PromptableSam) -> None:
+    one, other = OnlineLearner(compact, SETTINGS), OnlineLearner(compact, SETTINGS)
+    scene = Scene(6, compact)
+    scene.finish(one)
+    kept = [AskedPrompt.of(answer) for answer in scene.answers(other)]
+    other.observe_mask(kept, scene.clicks, scene.mask, scene.encode)
+    assert not one.adapter.is_base and one.adapter.version == other.adapter.version
+
+
+def test_a_finished_object_waits_for_clicks_before_every_step(compact: PromptableSam) -> None:
+    learner, waits = OnlineLearner(compact, SETTINGS), []
+    scene = Scene(7, compact)
+    answers = scene.answers(learner)
+    learner.observe_mask(
+        answers, scene.clicks, scene.mask, scene.encode, pause=lambda: waits.append(1)
+    )
+    assert len(waits) == SETTINGS.steps
 
 
 def test_simulated_clicks_fall_on_errors_and_feed_masks_back(compact: PromptableSam) -> None:
