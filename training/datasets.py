@@ -99,7 +99,7 @@ class FolderSet:
 
     def labels(self, stem: str) -> LabelMap:
         """The label map of the instances, [H, W] int32."""
-        return _read_labels(self.root / "masks" / f"{stem}.png")
+        return _read_labels(self._label_path(stem))
 
     def partitions(self, stem: str) -> list[LabelMap]:
         """Every annotator's label map: the regions where the set has them, else the masks."""
@@ -111,13 +111,19 @@ class FolderSet:
         return np.asarray(self.labels(ref.stem) == ref.label)
 
     def objects(self, min_area: int = MIN_AREA) -> Iterator[ObjectRef]:
-        """All objects of at least `min_area` pixels, by stem and label."""
-        for stem in self.stems:
+        """All objects of at least `min_area` pixels, by stem and label.
+
+        An image without a label map has none.
+        """
+        for stem in (s for s in self.stems if self._label_path(s).is_file()):
             areas = np.bincount(self.labels(stem).ravel())
             for label in np.flatnonzero(areas >= min_area):
                 if label > 0:
                     group = self.groups[stem]
                     yield ObjectRef(self.name, stem, int(label), group, int(areas[label]))
+
+    def _label_path(self, stem: str) -> Path:
+        return self.root / "masks" / f"{stem}.png"
 
     @cached_property
     def _region_paths(self) -> dict[str, list[Path]]:
@@ -133,7 +139,9 @@ class FolderSet:
             return {}
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise SettingsError(f"{name} of the data set {self.root.name!r} must map stems to names.")
+            raise SettingsError(
+                f"{name} of the data set {self.root.name!r} must map stems to names."
+            )
         return content
 
 

@@ -90,3 +90,13 @@ def test_choosing_is_seeded_and_leaves_small_objects_out(tmp_path: Path) -> None
 def test_groups_of_single_images_are_none() -> None:
     assert has_groups(refs_of([1]))
     assert not has_groups([ObjectRef("s", "a", 1, "a", 200), ObjectRef("s", "b", 1, "b", 200)])
+
+
+def test_an_image_without_a_label_map_has_no_objects(tmp_path: Path) -> None:
+    root = write_discs(tmp_path / "discs")
+    (root / "masks" / "im0.png").unlink()
+    assert {r.stem for r in choose_objects(FolderSet(root), None, 0)} == {"im1", "im2", "im3"}
+    for path in (root / "masks").iterdir():
+        path.unlink()
+    with pytest.raises(SettingsError, match="no object"):
+        choose_objects(FolderSet(root), None, 0)
