@@ -21,35 +21,25 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from segment_anything.modeling import PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.modeling.common import LayerNorm2d
-from segment_anything.modeling.mask_decoder import MLP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adaptation.compact_decoder import N_HINTS, CompactMaskDecoder
 from adaptation.errors import ModelError
+from adaptation.prompt_maps import LOGIT_STRIDE, draw_boxes, draw_clicks, resize
 from adaptation.trunk import TAP_CHANNELS, EfficientNetLite0
 
 Points = tuple[Tensor, Tensor]
 """Coordinates [B, N, 2] as (x, y) in frame pixels, and labels [B, N]: 1, 0, or -1 for padding."""
 
 STRIDE = 8
-LOGIT_STRIDE = 2
 FRAME_MULTIPLE = 32
 PIXEL_MEAN, PIXEL_STD = 127.0, 128.0
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "compact.safetensors"
 
-N_HINTS = 4
-"""Stride-2 maps in the dense embedding: previous mask, positive clicks, negative clicks, box."""
-N_TAIL = 3
-"""Channels at the end of a sparse token: x and y in [-1, 1], and the label (-1: not a click)."""
-
-_DISK_SIGMA = 2.0
 _MASK_LOGIT_SCALE = 4.0
-_SIMILARITY_SHARPNESS = 6.0
-_PROXIMITY_CELLS = 8.4
-_N_PRIORS = 6
-_UPSCALED_CHANNELS = (32, 32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +98,7 @@ class CompactEncoder(nn.Module):
         top = self.lateral["32"](taps[32])
         top = top + self.context(top)
         for stride in (16, 8):
-            top = self.lateral[str(stride)](taps[stride]) + _resize(top, 2.0)
+            top = self.lateral[str(stride)](taps[stride]) + resize(top, 2.0)
         fine4 = F.pixel_unshuffle(self.norm4(taps[4]), 2)
         fine2 = F.pixel_unshuffle(self.norm2(taps[2]), 4)
         return torch.cat([self.output(top), fine4, fine2], dim=1)
@@ -153,6 +143,7 @@ class CompactPromptEncoder(PromptEncoder):  # type: ignore[misc]
         Returns:
             Sparse embeddings [B, T, dim + 3] and dense embeddings [B, dim + 64, h, w].
         """
+        boxes = None if boxes is None else boxes.reshape(-1, 4)  # SamPredictor sends [1, 1, 4]
         batch = self._get_batch_size(points, boxes, masks)
         device = self._get_device()
         if points is None and boxes is None:
@@ -180,7 +171,7 @@ class CompactPromptEncoder(PromptEncoder):  # type: ignore[misc]
             token = self._embed_points(coords + offset, labels, pad=boxes is None)
             tokens.append(_with_tail(token, coords, labels, window))
         if boxes is not None:
-            corners = boxes.reshape(-1, 2, 2)
+            corners = boxes.view(-1, 2, 2)
             token = self._embed_boxes(boxes + offset.repeat(2))
             tokens.append(_with_tail(token, corners, -torch.ones_like(corners[..., 0]), window))
         return torch.cat(tokens, dim=1)
@@ -201,220 +192,6 @@ class CompactPromptEncoder(PromptEncoder):  # type: ignore[misc]
         return torch.cat([previous, disks, box], dim=1)
 
 
-class CompactMaskDecoder(MaskDecoder):  # type: ignore[misc]
-    """SAM's mask decoder with click similarity as a prior and fine features in its upscaling.
-
-    A decoder trained from nothing finds the object slowly; told how similar each pixel is to the
-    clicked ones, and how near, it only has to refine that guess.
-    """
-
-    def __init__(self, *, dim: int, transformer: nn.Module) -> None:
-        super().__init__(transformer_dim=dim, transformer=transformer, iou_head_hidden_dim=dim)
-        wide, fine = _UPSCALED_CHANNELS
-        c4, c2 = TAP_CHANNELS[4], TAP_CHANNELS[2]
-        self.output_upscaling = nn.ModuleDict(
-            {
-                "to4": nn.ConvTranspose2d(dim, wide, 2, stride=2),
-                "norm4": LayerNorm2d(wide),
-                "to2": nn.ConvTranspose2d(wide, fine, 2, stride=2),
-            }
-        )
-        self.output_hypernetworks_mlps = nn.ModuleList(
-            MLP(dim, dim, fine, 3) for _ in range(self.num_mask_tokens)
-        )
-        self.skip4, self.skip2 = nn.Conv2d(c4, wide, 1), nn.Conv2d(c2, fine, 1)
-        self.refine = nn.Sequential(
-            nn.Conv2d(fine, fine, 3, padding=1, groups=fine), nn.Conv2d(fine, fine, 1), nn.ReLU()
-        )
-        self.click_token = nn.Linear(dim, dim)
-        self.similar8, self.similar4 = nn.Conv2d(dim, 32, 1), nn.Conv2d(c4, 24, 1)
-        self.prior8 = nn.Sequential(
-            nn.Conv2d(_N_PRIORS, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, dim, 1)
-        )
-        self.prior4 = nn.Conv2d(_N_PRIORS, wide, 3, padding=1)
-        self.hint2 = nn.Conv2d(N_HINTS, fine, 3, padding=1)
-        self.prior_logit = nn.Conv2d(_N_PRIORS, self.num_mask_tokens, 1)
-        self.hint_logit = nn.Conv2d(N_HINTS, self.num_mask_tokens, 1)
-        self._start_from_priors()
-
-    @torch.no_grad()
-    def _start_from_priors(self) -> None:
-        """Begin with masks that follow clicks, similarity and the previous mask."""
-        similarity_and_distance = torch.tensor([3.0, -3.0, 1.5, -1.5, 3.0, -3.0])
-        self.prior_logit.weight.copy_(similarity_and_distance.view(1, -1, 1, 1))
-        self.prior_logit.bias.fill_(-4.0)
-        self.hint_logit.weight.copy_(torch.tensor([1.0, 2.0, -2.0, 4.0]).view(1, -1, 1, 1))
-        self.hint_logit.bias.zero_()
-        nn.init.normal_(self.hint2.weight, std=0.02)
-        nn.init.zeros_(self.hint2.bias)
-
-    def predict_masks(
-        self,
-        image_embeddings: Tensor,
-        image_pe: Tensor,
-        sparse_prompt_embeddings: Tensor,
-        dense_prompt_embeddings: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """As SAM's: all candidate logits [B, M, H, W] and predicted IoUs [B, M]."""
-        logits, predicted_iou, _, _ = self.predict_with_features(
-            image_embeddings, image_pe, sparse_prompt_embeddings, dense_prompt_embeddings
-        )
-        return logits, predicted_iou
-
-    def predict_with_features(
-        self,
-        image_embeddings: Tensor,
-        image_pe: Tensor,
-        sparse_prompt_embeddings: Tensor,
-        dense_prompt_embeddings: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Decode the prompts of B objects.
-
-        Args:
-            image_embeddings: [1 or B, C, h, w] from the encoder.
-            image_pe: [1, dim, h, w] positional encoding.
-            sparse_prompt_embeddings: [B, T, dim + 3] from the prompt encoder.
-            dense_prompt_embeddings: [B, dim + 64, h, w] from the prompt encoder.
-
-        Returns:
-            Low-resolution logits [B, M, 4h, 4w], predicted IoUs [B, M], the upscaled features
-            [B, c, 4h, 4w] that the logits are read from, and the readout weights [B, M, c].
-        """
-        coarse, fine4, fine2 = self._unpack_image(image_embeddings)
-        batch, dim = sparse_prompt_embeddings.shape[0], self.transformer_dim
-        if image_embeddings.shape[0] not in (1, batch):
-            raise ValueError(
-                f"{batch} prompts need 1 or {batch} embeddings, got {image_embeddings.shape[0]}"
-            )
-        sparse, tail = sparse_prompt_embeddings[..., :dim], sparse_prompt_embeddings[..., dim:]
-        grid, labels = tail[..., :2].float(), tail[..., 2].round()
-        dense = dense_prompt_embeddings[:, :dim]
-        hints = F.pixel_shuffle(dense_prompt_embeddings[:, dim:], 4)
-
-        prior8, prior4 = self._priors(coarse, fine4, grid, labels)
-        under_click = sample_at(coarse.float(), grid)
-        is_click = (labels >= 0)[..., None].to(sparse.dtype)
-        sparse = sparse + self.click_token(under_click) * is_click
-
-        source = coarse + dense + self.prior8(prior8)
-        tokens = torch.cat([self._output_tokens(batch), sparse], dim=1)
-        decoded, source = self.transformer(source, image_pe.expand(batch, -1, -1, -1), tokens)
-        source = source.transpose(1, 2).reshape(batch, dim, *coarse.shape[-2:])
-        upscaled = self._upscale(source, fine4, fine2, prior4, hints)
-        hyper = self._hyper(decoded)
-        logits = torch.einsum("bmc,bchw->bmhw", hyper, upscaled)
-        logits = logits + self.hint_logit(hints) + _resize(self.prior_logit(prior4), 2.0)
-        return logits, self.iou_prediction_head(decoded[:, 0]), upscaled, hyper
-
-    def _unpack_image(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Split into stride-8, stride-4 and stride-2 features."""
-        dim, c4, c2 = self.transformer_dim, TAP_CHANNELS[4] * 4, TAP_CHANNELS[2] * 16
-        coarse, fine4, fine2 = embeddings.split([dim, c4, c2], dim=1)
-        return coarse, F.pixel_shuffle(fine4, 2), F.pixel_shuffle(fine2, 4)
-
-    def _output_tokens(self, batch: int) -> Tensor:
-        tokens = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        return tokens.expand(batch, -1, -1)
-
-    def _hyper(self, decoded: Tensor) -> Tensor:
-        rows = [mlp(decoded[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)]
-        return torch.stack(rows, dim=1)
-
-    def _priors(
-        self, coarse: Tensor, fine4: Tensor, grid: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Similarity (strides 8 and 4) and nearness to clicks: [B, 6, h, w], [B, 6, 2h, 2w]."""
-        similar8 = click_similarity(self.similar8(coarse), grid, labels)
-        similar4 = click_similarity(self.similar4(fine4), grid, labels)
-        near = click_proximity(grid, labels, (coarse.shape[-2], coarse.shape[-1]))
-        at8 = torch.cat([similar8, F.avg_pool2d(similar4, 2), near], dim=1)
-        at4 = torch.cat([_resize(similar8, 2.0), similar4, _resize(near, 2.0)], dim=1)
-        return at8, at4
-
-    def _upscale(
-        self, source: Tensor, fine4: Tensor, fine2: Tensor, prior4: Tensor, hints: Tensor
-    ) -> Tensor:
-        """Bring the coarse features to stride 2, adding finer ones on the way: [B, c, 4h, 4w]."""
-        up = self.output_upscaling
-        x = up["to4"](_channels_last(source))
-        x = x + self.skip4(_channels_last(fine4)) + self.prior4(_channels_last(prior4))
-        x = F.relu(_layer_norm(x, up["norm4"]))
-        x = up["to2"](x) + self.skip2(_channels_last(fine2)) + self.hint2(_channels_last(hints))
-        x = F.relu(x)
-        return x + self.refine(x)
-
-
-def draw_clicks(coords: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Gaussian disks around positive and negative clicks at stride 2, [B, 2, H, W] in [0, 1].
-
-    Args:
-        coords: [B, N, 2] as (x, y) in pixels at stride 1.
-        labels: [B, N]; 1 positive, 0 negative, anything else is not drawn.
-        size: (H, W) of the map.
-    """
-    centres = (coords.float() + 0.5) / LOGIT_STRIDE - 0.5
-    rows = torch.arange(size[0], device=coords.device)[:, None]
-    columns = torch.arange(size[1], device=coords.device)
-    squared = (columns - centres[..., 0, None, None]) ** 2 + (
-        rows - centres[..., 1, None, None]
-    ) ** 2
-    return torch.exp(-_nearest(squared, labels) / (2 * _DISK_SIGMA**2))
-
-
-def draw_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """How much of each stride-2 cell lies in the box, [B, 1, H, W] in [0, 1]."""
-    edges = (boxes.float() + 0.5) / LOGIT_STRIDE
-    covered = []
-    for axis, length in ((0, size[1]), (1, size[0])):
-        cells = torch.arange(length, device=boxes.device)
-        low, high = edges[:, axis, None], edges[:, axis + 2, None]
-        inside = torch.minimum(high, cells + 1) - torch.maximum(low, cells)
-        covered.append(inside.clamp(0, 1))
-    return (covered[1][:, :, None] * covered[0][:, None, :])[:, None]
-
-
-def sample_at(features: Tensor, grid: Tensor) -> Tensor:
-    """Features [1 or B, C, h, w] at positions [B, N, 2] in [-1, 1], as [B, N, C]."""
-    maps = features.expand(grid.shape[0], -1, -1, -1)
-    at = F.grid_sample(maps, grid[:, :, None], align_corners=False, padding_mode="border")
-    return at[..., 0].transpose(1, 2)
-
-
-def click_similarity(features: Tensor, grid: Tensor, labels: Tensor) -> Tensor:
-    """Cosine similarity to the most similar positive and negative click, [B, 2, h, w] in [0, 1].
-
-    Args:
-        features: [1 or B, C, h, w].
-        grid: Clicks [B, N, 2] in [-1, 1].
-        labels: [B, N]; 1 positive, 0 negative.
-    """
-    unit = F.normalize(features.float(), dim=1)
-    clicked = F.normalize(sample_at(unit, grid), dim=2)
-    maps = unit.expand(grid.shape[0], -1, -1, -1)
-    similarity = torch.einsum("bnc,bchw->bnhw", clicked, maps)
-    return torch.exp(-_SIMILARITY_SHARPNESS * _nearest(1 - similarity.float(), labels))
-
-
-def click_proximity(grid: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearness to the closest positive and negative click, [B, 2, h, w] in [0, 1]."""
-    height, width = size
-    rows = torch.arange(height, device=grid.device)[:, None] + 0.5
-    columns = torch.arange(width, device=grid.device) + 0.5
-    x = (grid[..., 0, None, None] + 1) * width / 2
-    y = (grid[..., 1, None, None] + 1) * height / 2
-    squared = _nearest((columns - x) ** 2 + (rows - y) ** 2, labels)
-    return torch.exp(-squared.sqrt() / _PROXIMITY_CELLS)
-
-
-def _nearest(distances: Tensor, labels: Tensor) -> Tensor:
-    """The smallest distance [B, N, h, w] to a positive and to a negative click, inf for none."""
-    smallest = [
-        distances.masked_fill((labels != label)[..., None, None], torch.inf).amin(dim=1)
-        for label in (1, 0)
-    ]
-    return torch.stack(smallest, dim=1)
-
-
 def _with_tail(tokens: Tensor, coords: Tensor, labels: Tensor, window: Window) -> Tensor:
     """Append position and label to each token; tokens past the coordinates are padding."""
     size = torch.tensor([window.width, window.height], dtype=torch.float32, device=tokens.device)
@@ -422,21 +199,6 @@ def _with_tail(tokens: Tensor, coords: Tensor, labels: Tensor, window: Window) -
     tail = torch.cat([position, labels[..., None].float()], dim=-1)
     missing = tokens.shape[1] - tail.shape[1]
     return torch.cat([tokens, F.pad(tail, (0, 0, 0, missing), value=-1.0)], dim=-1)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """The same values in the layout in which convolutions on a CPU are fastest."""
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _layer_norm(x: Tensor, norm: LayerNorm2d) -> Tensor:
-    """What `norm` computes, in one pass over a tensor that lies channels last."""
-    rows = x.permute(0, 2, 3, 1)
-    return F.layer_norm(rows, rows.shape[-1:], norm.weight, norm.bias, norm.eps).permute(0, 3, 1, 2)
-
-
-def _resize(x: Tensor, scale: float) -> Tensor:
-    return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def build_compact(
@@ -485,10 +247,14 @@ def load_compact(path: Path | None = None) -> Sam:
         ModelError: The file is missing, unreadable, or its tensors do not fit the model.
     """
     path = DEFAULT_WEIGHTS if path is None else path
+    if not path.is_file():
+        raise ModelError(
+            f"The compact model's weights {path.name} are missing; install them again."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
     except (OSError, SafetensorError) as error:
         raise ModelError(f"Cannot read the compact weights {path.name}: {error}") from error
     sam = build_compact(

@@ -78,6 +78,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
+def cut_log(path: Path, step: int) -> None:
+    """Drop the rows after a step: those of work that was lost, and is now done again."""
+    rows = [row for row in read_log(path) if row["step"] <= step]
+    if rows:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def plot_log(path: Path, target: Path) -> None:
     """Draw the curves of a log: IoU by number of clicks, obedience and loss."""
     import matplotlib
@@ -113,17 +120,14 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     return state.hexdigest()
 
 
-def export_weights(
-    weights: Mapping[str, Tensor], target: Path, metadata: Mapping[str, str]
-) -> str:
+def export_weights(weights: Mapping[str, Tensor], target: Path, metadata: Mapping[str, str]) -> str:
     """Write weights as fp16 safetensors, with their digest among the metadata.
 
     Returns:
         The digest of the fp16 weights.
     """
     halves = {
-        name: (t.half() if t.is_floating_point() else t).contiguous()
-        for name, t in weights.items()
+        name: (t.half() if t.is_floating_point() else t).contiguous() for name, t in weights.items()
     }
     value = digest(halves)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -32,8 +32,8 @@ class PixelClick:
 def interior_distance(mask: Mask) -> NDArray[np.float32]:
     """Distance of each pixel inside to the nearest pixel outside; the border counts as outside."""
     padded = np.pad(mask.astype(np.uint8), 1)
-    distance: NDArray[np.float32] = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)
-    return distance[1:-1, 1:-1]
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)
+    return np.asarray(distance[1:-1, 1:-1], np.float32)
 
 
 def first_click(mask: Mask, rng: Generator) -> PixelClick:

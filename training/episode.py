@@ -19,8 +19,9 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional as F
 
-from adaptation.compact import LOGIT_STRIDE, STRIDE, Window
+from adaptation.compact import STRIDE, Window
 from adaptation.losses import click_loss, dice_loss, focal_loss, iou_loss, mask_iou
+from adaptation.prompt_maps import LOGIT_STRIDE
 from training.clicks import (
     PixelClick,
     corrective_click,
@@ -153,7 +154,8 @@ class Episode:
         height, width = window.content
         pixels[:, height:] = 0
         pixels[:, :, width:] = 0
-        return pixels[None].contiguous(memory_format=torch.channels_last)
+        frame: Tensor = pixels[None].contiguous(memory_format=torch.channels_last)
+        return frame
 
     def _autocast(self, *, is_encoder: bool) -> AbstractContextManager[object]:
         """Half precision; not in the encoder on a CPU, where its backward pass is slower."""

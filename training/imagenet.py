@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -22,8 +23,9 @@ def load_reference_trunk() -> nn.Module:
 def import_imagenet_weights(trunk: EfficientNetLite0) -> None:
     """Fill the trunk, folding every batch norm into the convolution before it."""
     reference: Any = load_reference_trunk()
+    blocks: Iterable[Any] = trunk.blocks
     fold_batch_norm(trunk.stem, reference._conv_stem.weight, reference._bn0)
-    for own, source in zip(trunk.blocks, reference._blocks, strict=True):
+    for own, source in zip(blocks, reference._blocks, strict=True):
         if own.expand is not None:
             fold_batch_norm(own.expand, source._expand_conv.weight, source._bn0)
         fold_batch_norm(own.depthwise, source._depthwise_conv.weight, source._bn1)

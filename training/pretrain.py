@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ import yaml
 from numpy.random import Generator
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
 from tqdm import tqdm
 
 from adaptation.compact import DEFAULT_WEIGHTS, STRIDE, build_compact
@@ -39,6 +40,7 @@ from training.checkpoints import (
     LOG,
     WeightAverage,
     append_log,
+    cut_log,
     export_weights,
     load_checkpoint,
     plot_log,
@@ -158,7 +160,7 @@ class Rank:
         flat = torch.cat([grad.flatten() for grad in grads])
         dist.all_reduce(flat)
         flat /= self.count
-        pieces = flat.split([p.numel() for p in parameters])
+        pieces = torch.split(flat, [p.numel() for p in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter)
 
@@ -252,6 +254,8 @@ class Pretraining:
         self._average.weights = {k: v.to(self._device) for k, v in checkpoint["ema"].items()}
         self._optimizer.load_state_dict(checkpoint["optimizer"])
         self._step, self._spent_s = checkpoint["step"], checkpoint["spent_s"]
+        if self._rank.is_first:
+            cut_log(self._config.run / LOG, self._step)
         logger.info("resumed at step %d", self._step)
 
     def _elapsed_s(self) -> float:
@@ -354,9 +358,9 @@ def run(config: PretrainConfig) -> None:
     else:
         with tempfile.TemporaryDirectory() as folder:
             meeting = f"file://{folder}/meeting"
-            torch.multiprocessing.spawn(
-                _join, args=(config, meeting), nprocs=config.processes, join=True
-            )
+            arguments = (config, meeting)
+            start: Callable[..., object] = start_processes
+            start(_join, arguments, nprocs=config.processes, start_method="spawn")
 
 
 def _join(index: int, config: PretrainConfig, meeting: str) -> None:
@@ -421,8 +425,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line: train, or export the averaged weights of a run; returns the exit code."""
     parser = argparse.ArgumentParser(prog="strop-train pretrain", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/pretrain.yaml"))
-    parser.add_argument("--export", type=Path, nargs="?", const=DEFAULT_WEIGHTS, metavar="FILE",
-                        help="do not train; write the run's weights to FILE (embedded by default)")
+    parser.add_argument(
+        "--export",
+        type=Path,
+        nargs="?",
+        const=DEFAULT_WEIGHTS,
+        metavar="FILE",
+        help="do not train; write the run's weights to FILE (embedded by default)",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -433,7 +443,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             logger.info("exported, sha256 %s", export(config.run, options.export))
     except StropError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 2
     return 0
 

@@ -63,7 +63,7 @@ class Composer:
         """A background or a filling, [size, size, 3]: a photograph's patch, or noise."""
         if rng.random() < 0.45:
             return self._photographic(size, rng)
-        texture = np.zeros((size, size, 3), np.float32) + rng.uniform(10, 245, 3)
+        texture: Pixels = np.full((size, size, 3), rng.uniform(10, 245, 3), np.float32)
         if rng.random() < 0.6:
             texture[:] = texture.mean()
         for cells in (3, 8, 24, 64):
@@ -118,14 +118,14 @@ class Composer:
     def _paint(self, size: int, image: Pixels, rng: Generator) -> Pixels:
         """What objects are filled with: a shifted background, a flattened one, or a texture."""
         strength = float(np.exp(rng.uniform(np.log(5), np.log(90)))) * rng.choice([-1, 1])
-        shift = np.full(3, strength, np.float32)
+        shift: Pixels = np.full(3, strength, np.float32)
         if rng.random() < 0.4:
             shift = shift * rng.uniform(0.3, 1.2, 3).astype(np.float32)
         kind = rng.random()
         if kind < 0.35:
             return (image + shift).astype(np.float32)
         if kind < 0.65:
-            return (0.5 * image + 0.5 * image.mean((0, 1)) + shift).astype(np.float32)
+            return np.asarray(0.5 * image + 0.5 * image.mean((0, 1)) + shift, np.float32)
         if kind < 0.75:
             blurred = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(2, 6)))
             return (blurred + 0.3 * shift).astype(np.float32)
@@ -203,7 +203,7 @@ def _draw_patch(size: int, rng: Generator, radius: float) -> Stencil:
     above = (noise > noise.mean() + 0.8 * noise.std()).astype(np.uint8)
     count, components = cv2.connectedComponents(above)
     if count < 2:
-        return above
+        return np.asarray(above)
     return np.asarray(components == rng.integers(1, count), np.uint8)
 
 
@@ -221,8 +221,8 @@ def _blend(image: Pixels, stencil: Stencil, paint: Pixels, rng: Generator) -> No
         depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, cv2.DIST_MASK_3)[1:-1, 1:-1]
         alpha = alpha * (0.4 + 0.6 * np.sqrt(depth / max(float(depth.max()), 1.0)))
     elif style < 0.35:
-        rim = inside - cv2.erode(inside, np.ones((3, 3), np.uint8))
-        alpha = np.maximum(alpha * rng.uniform(0.1, 0.5), cv2.GaussianBlur(rim * 1.0, (0, 0), 0.6))
+        rim = (inside > cv2.erode(inside, np.ones((3, 3), np.uint8))).astype(np.float32)
+        alpha = np.maximum(alpha * rng.uniform(0.1, 0.5), cv2.GaussianBlur(rim, (0, 0), 0.6))
     mixing = alpha[..., None].astype(np.float32)
     image[part] = image[part] * (1 - mixing) + paint[part] * mixing
 

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from adaptation.compact import LOGIT_STRIDE
+from adaptation.prompt_maps import LOGIT_STRIDE
 from training.datasets import FolderSet, Image, LabelMap, Mask
 from training.synthesis import Composer, Pixels
 
 SYNTHETIC = "synthetic"
+
+_PixelT = TypeVar("_PixelT", np.uint8, np.int32)
+
+_ArrayT = TypeVar("_ArrayT", np.float32, np.bool_)
 
 _MIN_ZOOM_SIDE = 40
 _MIN_AREA_CELLS = 8
@@ -94,7 +99,8 @@ class _Cut:
         height, width = (min(size, max(side, 2)) for side in sides)
         return height, width
 
-    def of(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    def of(self, array: NDArray[_PixelT]) -> NDArray[_PixelT]:
+        """The rectangle's part of an array whose first axes are rows and columns."""
         return array[self.y : self.y + self.height, self.x : self.x + self.width]
 
 
@@ -255,14 +261,15 @@ def _assemble(
     return TrainingWindow(canvas, shape, planes)
 
 
-def _turn(array: NDArray[np.generic], turns: int, flips: bool) -> NDArray[np.generic]:
+def _turn(array: NDArray[_ArrayT], turns: int, flips: bool) -> NDArray[_ArrayT]:
+    """Turn by quarters, then mirror; [H, W, ...]."""
     turned = np.rot90(array, turns)
     return turned[:, ::-1] if flips else turned
 
 
 def recolour(image: Pixels, rng: Generator) -> Pixels:
     """Change colour, contrast, light, sharpness and noise, strongly; [H, W, 3] in [0, 255]."""
-    x = image.astype(np.float32)
+    x: NDArray[np.floating] = image
     if rng.random() < 0.25:
         x = np.repeat(x.mean(axis=-1, keepdims=True), 3, axis=-1)
     elif rng.random() < 0.1:
@@ -277,7 +284,7 @@ def recolour(image: Pixels, rng: Generator) -> Pixels:
     if rng.random() < 0.12:
         x = x + _slope(x.shape[0], x.shape[1], rng)
     if rng.random() < 0.15:
-        x = cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.5, 2.0)))
+        x = np.asarray(cv2.GaussianBlur(x, (0, 0), float(rng.uniform(0.5, 2.0))), np.float32)
     if rng.random() < 0.25:
         x = x + rng.normal(0, rng.uniform(2, 14), x.shape[:2] + (1,))
     return np.asarray(np.clip(x, 0, 255), np.float32)
