@@ -1,8 +1,17 @@
 """Strop's Label Studio backend: clicks come in over HTTP, masks go out.
 
 It stands on ``adaptation`` and never imports ``training``: the two meet on disk, in the journal
-and in adapter files.  Inside it a module imports only from modules of an earlier row:
+and in adapter files.  From the bottom up:
 
-``settings`` < ``rle`` < ``protocol`` < ``label_studio`` < ``images`` < ``embeddings`` <
-``sessions`` < ``service`` < ``routes`` < ``app`` < ``doctor``, ``demo`` < ``cli``.
+- ``settings``, ``logs``: what may be set, and what is told
+- ``rle``, ``protocol``: Label Studio's JSON to our types and back, pure
+- ``stores``, ``embeddings``, ``prefetch``: one encode per image, ever
+- ``tokens``, ``transport``, ``label_studio``, ``images``: what is read from Label Studio and, with
+  the operator's permission, from elsewhere
+- ``sessions``, ``turns``, ``clicks``, ``submissions``, ``service``: what happens at a click and at
+  a submission
+- ``wiring``, ``routes``, ``app``, ``server``: all of it behind four routes
+- ``doctor``, ``demo``, ``cli``: what a person starts
+
+A module imports only from lower layers; pyproject.toml lists them all, and a test checks it.
 """
