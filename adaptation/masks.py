@@ -147,6 +147,9 @@ def _core(region: Mask, radius: float) -> Mask:
 
 # Outlines
 
+_THINNING_SHARE = 0.02
+"""A pixel off is nothing on a large outline and half of a speck."""
+
 
 def mask_to_polygons(mask: Mask, tolerance: float = 1.0, min_share: float = 0.0) -> list[Polygon]:
     """The outer outline of each 4-connected part, the largest part first.
@@ -156,7 +159,8 @@ def mask_to_polygons(mask: Mask, tolerance: float = 1.0, min_share: float = 0.0)
 
     Args:
         mask: The mask to outline.
-        tolerance: How far the thinned line may leave the pixels' edges; 0 keeps every corner.
+        tolerance: How far the thinned line may leave the pixels' edges, at most; 0 keeps every
+            corner.  Small parts get less: a fiftieth of the side of a square of their area.
         min_share: Parts smaller than this share of the largest part's pixels are left out.
     """
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
@@ -172,7 +176,8 @@ def _part_outline(
     labels: npt.NDArray[Any], stats: npt.NDArray[Any], part: int, tolerance: float
 ) -> Polygon:
     """One labelled part's thinned outer outline in the frame of the whole mask."""
-    x, y, width, height = (int(v) for v in stats[part, :4])
+    x, y, width, height, area = (int(v) for v in stats[part])
+    tolerance = min(tolerance, _THINNING_SHARE * math.sqrt(area))
     corners = _trace_outline(labels[y : y + height, x : x + width] == part)
     outline: Polygon = _thin_out(corners, tolerance) + np.array([x - 0.5, y - 0.5])
     return outline

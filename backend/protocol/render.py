@@ -78,7 +78,8 @@ class AnswerStyle:
     Args:
         preferred: The kinds of region to use, best first; the first that the labeling config has
             a control for is taken.
-        polygon_tolerance: How far a polygon may leave the mask's outline, in pixels.
+        polygon_tolerance: How far a polygon may leave the mask's outline, in pixels; small
+            pieces are followed more closely.
         min_part_share: Pieces of a mask smaller than this share of its largest piece get no
             polygon of their own.  Holes cannot be told in a polygon and are filled.
     """
@@ -238,9 +239,7 @@ def _vertices(outline: Sequence[tuple[float, float]]) -> list[Response]:
 
 
 def _rectangle(mask: Mask, style: AnswerStyle) -> list[Response]:
-    box = bounding_box(mask)
-    if box is None:
-        return []
+    """The tight box; without pixels there is none."""
     across, down = 100 / mask.shape[1], 100 / mask.shape[0]
     return [
         {
@@ -250,6 +249,8 @@ def _rectangle(mask: Mask, style: AnswerStyle) -> list[Response]:
             "height": box.height * down,
             "rotation": 0,
         }
+        for box in (bounding_box(mask),)
+        if box is not None
     ]
 
 

@@ -194,6 +194,16 @@ class TestOutlines:
         (polygon,) = masks.mask_to_polygons(mask, tolerance=tolerance)
         assert masks.iou(masks.polygons_to_mask([polygon], (5, 30)), mask) > 0.4
 
+    def test_a_speck_is_followed_more_closely_than_the_tolerance(self) -> None:
+        mask = disc((20, 20), (10, 10), 5)
+        assert np.array_equal(
+            masks.polygons_to_mask(masks.mask_to_polygons(mask, tolerance=3), (20, 20)), mask
+        )
+
+    def test_no_polygons_and_polygons_elsewhere_fill_nothing(self) -> None:
+        assert not masks.polygons_to_mask([], (4, 4)).any()
+        assert not masks.polygons_to_mask([[(0, -9), (9, -9), (9, -5)]], (4, 4)).any()
+
     def test_a_view_into_a_larger_mask_is_outlined_alike(self) -> None:
         whole = disc((60, 50), (20, 30), 12)
         (view,) = masks.mask_to_polygons(whole[10:50:2, 5:45:3].T)
@@ -241,6 +251,10 @@ class TestRunLengths:
         restored = masks.decode_rle(masks.encode_rle(mask))
         assert restored.flags.c_contiguous
         assert np.array_equal(restored, mask)
+
+    def test_a_mask_without_pixels_survives(self) -> None:
+        rle = masks.encode_rle(np.zeros((0, 5), dtype=bool))
+        assert masks.decode_rle(rle).shape == (0, 5)
 
     @pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")  # pycocotools' own
     def test_pycocotools_reads_a_large_mask(self) -> None:

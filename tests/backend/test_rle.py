@@ -140,6 +140,12 @@ def test_too_many_values_are_refused() -> None:
     assert decode_brush(rle, (4, 4)).sum() == 0
 
 
+def test_values_of_another_width_are_refused() -> None:
+    rle = encode_brush(np.zeros((5, 5), dtype=bool))
+    with pytest.raises(ProtocolError, match="8 bits per value"):
+        decode_brush([*rle[:4], rle[4] ^ 0b1000_0000, *rle[5:]], (5, 5))
+
+
 @given(st.binary(max_size=60))
 def test_no_bytes_whatever_do_more_than_a_clear_refusal(data: bytes) -> None:
     header = encode_brush(np.zeros((5, 5), dtype=bool))[:6]
