@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptation.errors import ImageError, ModelError, StoreError
-from adaptation.types import Embedding
+from adaptation.sam import PromptableSam
+from adaptation.types import Embedding, Prompt, as_clicks
 from adaptation.zoom import View
 from backend.disk_store import DiskStore
 from backend.embeddings import EmbeddingCache, MemoryLru
 from backend.stores import EmbeddingKey, StoreStats
+from tests.adaptation.conftest import tiny_vit_sam
 from tests.backend.making import N_BYTES, Encoding, embedding_of, key_of, rounded, until
 
 ROOMY = 1000 * N_BYTES
@@ -201,6 +206,63 @@ def test_features_that_half_precision_cannot_hold_are_refused(value: float) -> N
 
     with pytest.raises(ModelError, match="not finite in half precision"):
         EmbeddingCache(memory_bytes=ROOMY).get(key_of(), encode)
+
+
+def test_under_a_storm_each_image_is_encoded_by_one_at_a_time(tmp_path: Path) -> None:
+    cache = EmbeddingCache(memory_bytes=2 * N_BYTES, store=DiskStore(tmp_path, 1500), max_encodes=3)
+    running: list[int] = []
+    crowds: list[int] = []
+
+    def encode(number: int, fails: bool) -> Embedding:
+        assert number not in running
+        running.append(number)
+        crowds.append(len(running))
+        time.sleep(0.0005)
+        running.remove(number)
+        if fails:
+            raise ImageError(str(number))
+        return embedding_of(key_of(number))
+
+    def click(seed: int) -> int:
+        chance = random.Random(seed)
+        answered = 0
+        for _ in range(40):
+            number, fails = chance.randrange(6), chance.random() < 0.2
+            request = partial(encode, number, fails)
+            try:
+                is_background = chance.random() < 0.3
+                answer = cache.get(key_of(number), request, is_background=is_background)
+            except ImageError as error:
+                assert str(error) == str(number)
+            else:
+                assert torch.equal(answer.features, rounded(key_of(number)))
+                answered += 1
+        return answered
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(click, range(8))) > 100
+    stats = cache.stats()
+    assert max(crowds) <= 3
+    assert stats.in_flight == 0
+    assert stats.encodes + stats.failures == len(crowds)
+    assert stats.memory_bytes <= 2 * N_BYTES
+
+
+def test_a_real_model_answers_alike_on_a_fresh_and_on_a_stored_embedding(tmp_path: Path) -> None:
+    sam = PromptableSam(tiny_vit_sam(), "tiny")
+    image = np.random.default_rng(0).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+    view = View.full((48, 80))
+    key = EmbeddingKey(
+        image_id="digest", encoder_id=sam.encoder_id, input_size=sam.input_size, view=view
+    )
+    prompt = Prompt(clicks=as_clicks([(40, 20, True)]))
+    logits = []
+    for _ in range(2):
+        cache = EmbeddingCache(memory_bytes=1 << 20, store=DiskStore(tmp_path, 1 << 20))
+        for _ in range(2):
+            embedding = cache.get(key, partial(sam.embed, image))
+            logits.append(sam.decode(embedding, [prompt]).low_res_logits)
+    assert all(torch.equal(other, logits[0]) for other in logits)
 
 
 # Memory -------------------------------------------------------------------------------------
