@@ -18,11 +18,13 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 # library -> the only modules that may import it
 DOORS = {
-    "flask": {"backend/app.py", "backend/insights.py", "backend/routes.py"},
+    "flask": {"backend/app.py", "backend/insights.py", "backend/routes.py", "backend/server.py"},
+    "gunicorn": {"backend/server.py"},
     "werkzeug": {"backend/app.py", "backend/insights.py", "backend/routes.py"},
     "label_studio_sdk": {"backend/protocol.py"},
     "sqlalchemy": {"adaptation/journal.py"},
-    "redis": {"backend/stores.py", "backend/sessions.py"},
+    "pyarrow": {"adaptation/journal.py"},
+    "redis": {"backend/redis_store.py"},
 }
 # The settings read the environment; commands hand a copy of it to the processes they start, and
 # torchrun tells each of its processes its rank that way.

@@ -1,0 +1,52 @@
+"""What is imported is declared, and what is declared is imported."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("adaptation", "backend", "training")
+# Imported by SQLAlchemy (by a URL's name), by MobileSAM and by segment-anything.
+IMPORTED_BY_OTHERS = {"psycopg", "timm", "torchvision"}
+# Installed with a declared one, and part of what it promises.
+PART_OF = {"pydantic-core": "pydantic", "urllib3": "requests", "werkzeug": "flask"}
+
+
+def declared() -> set[str]:
+    """Names of the distributions that Strop asks for, with all extras but the developers'."""
+    requirements = metadata.requires("strop") or []
+    wanted = (r for r in requirements if not re.search(r"extra == ['\"]dev['\"]", r))
+    return {re.split(r"[^A-Za-z0-9._-]", r)[0].lower().replace("_", "-") for r in wanted}
+
+
+def imported_modules() -> Iterator[str]:
+    for path in (path for name in PACKAGES for path in (ROOT / name).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module.split(".")[0]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                yield from (a.value for a in node.args if isinstance(a, ast.Constant))
+
+
+def imported() -> set[str]:
+    """Names of the distributions that our packages import, at the top or inside a function."""
+    foreign = set(imported_modules()) - sys.stdlib_module_names - set(PACKAGES)
+    distributions = metadata.packages_distributions()
+    assert not foreign - distributions.keys(), "imported, but not installed here"
+    names = {distributions[module][0].lower().replace("_", "-") for module in foreign}
+    return {PART_OF.get(name, name) for name in names}
+
+
+def test_what_is_imported_is_declared() -> None:
+    assert not imported() - declared()
+
+
+def test_what_is_declared_is_imported() -> None:
+    assert not declared() - imported() - IMPORTED_BY_OTHERS
