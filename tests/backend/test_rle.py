@@ -97,9 +97,9 @@ def test_a_recorded_region_decodes_and_encodes_to_the_same_bytes() -> None:
     assert encode_brush(mask) == region["value"]["rle"]
 
 
-def test_a_megapixel_of_noise_survives() -> None:
-    mask = np.random.default_rng(0).random((1000, 1000)) < 0.5
-    assert np.array_equal(decode_brush(encode_brush(mask), (1000, 1000)), mask)
+def test_noise_survives() -> None:
+    mask = np.random.default_rng(0).random((300, 500)) < 0.5
+    assert np.array_equal(decode_brush(encode_brush(mask), (300, 500)), mask)
 
 
 def test_whole_numbers_encode_like_their_truth() -> None:
