@@ -8,6 +8,7 @@ others.  It is answered with no mask, and kept in the journal as what it is, a p
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,7 @@ class ClickDesk:
         memory: Of the objects in work.
         learning: Gives weights and learns.
         ahead: Encodes the next view; None: nothing is encoded ahead.
+        link_late: Called when a click came to the journal after the submission of its mask.
         options: How clicks are answered.
     """
 
@@ -96,11 +98,12 @@ class ClickDesk:
         memory: Memory,
         learning: Learning,
         ahead: EncodeAhead | None,
+        link_late: Callable[[], None],
         options: ClickOptions,
     ) -> None:
         self._interaction, self._encoder, self._journal = interaction, encoder, journal
         self._memory, self._learning, self._ahead = memory, learning, ahead
-        self._options = options
+        self._link_late, self._options = link_late, options
         self._turns, self._slots = Turns(), Slots(options.decodes)
 
     @property
@@ -170,9 +173,11 @@ class ClickDesk:
             result = self._compute(job, watch) if outcome == "answered" else None
             record = interaction_record(job, self._interaction.sam, watch, outcome, result)
             with watch.stage("journal"):
-                self._journal.append_interaction(record)
+                receipt = self._journal.append_interaction(record)
             if result is not None:
                 self._memory.states.put(job.key, result.answer.state)
+        if receipt.needs_link:
+            self._link_late()
         if result is not None:
             self._look_ahead(job, result.answer)
             self._learning.clicked(job.key, result.answer)

@@ -54,6 +54,7 @@ class SegmentationService:
     ) -> None:
         learning = learning or NoLearning()
         self._journal, self._ahead = journal, ahead
+        self._submissions = SubmissionDesk(journal, memory, learning)
         self._clicks = ClickDesk(
             interaction=interaction,
             encoder=encoder,
@@ -61,9 +62,9 @@ class SegmentationService:
             memory=memory,
             learning=learning,
             ahead=ahead,
+            link_late=self._submissions.take_up,
             options=options or ClickOptions(),
         )
-        self._submissions = SubmissionDesk(journal, memory, learning)
         self._submissions.take_up()
         self._max_waiting = max_waiting
         self._places = threading.BoundedSemaphore(max_waiting)

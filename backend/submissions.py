@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from adaptation.errors import InputError, StropError
+from adaptation.errors import InputError, StoreError, StropError
 from adaptation.journal import Delivery, Journal, SubmissionRecord
 from backend.clicks import Memory
 from backend.learning import Learning
@@ -37,7 +37,7 @@ class SubmissionDesk:
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="submissions")
 
     def take_up(self) -> None:
-        """Go on with what the last run left unfinished; returns at once."""
+        """Go on with what is unfinished: of the last run, or overtaken; returns at once."""
         self._run_behind(self._work_off)
 
     def receive(self, body: object) -> None:
@@ -70,17 +70,22 @@ class SubmissionDesk:
             try:
                 work()
             except StropError as error:
-                logger.error("a submission waits for the next start: %s", error)
+                logger.error("submissions wait for the next one: %s", error)
             except Exception:
-                logger.exception("a submission waits for the next start")
+                logger.exception("submissions wait for the next one")
 
         self._behind.submit(guarded)
 
     def _work_off(self) -> None:
-        for delivery in self._journal.deliveries():
-            for record in _records(delivery):
-                self._keep(record)
-            self._journal.finish_delivery(delivery.id)
+        for delivery in list(self._journal.deliveries()):
+            try:
+                for record in _records(delivery):
+                    self._keep(record)
+                self._journal.finish_delivery(delivery.id)
+            except StoreError:
+                raise
+            except Exception:
+                logger.exception("a submission is left for later; the next ones go on")
         self._journal.link_pending()
 
     def _keep(self, record: SubmissionRecord) -> None:
@@ -105,6 +110,6 @@ def _records(delivery: Delivery) -> list[SubmissionRecord]:
             submission_record(submission, event.project_id or "", delivery.received_at)
             for submission in event.submissions
         ]
-    except InputError as error:
+    except (InputError, ValueError) as error:
         logger.error("a webhook's message is dropped: %s", error)
         return []

@@ -61,6 +61,11 @@ class Turns:
         finally:
             self._leave(key, line)
 
+    def n_present(self) -> int:
+        """Requests at work and waiting, of all objects."""
+        with self._lock:
+            return sum(line.present for line in self._lines.values())
+
     def _join(self, key: Hashable, click_ids: frozenset[str]) -> tuple[_Line, _Ticket]:
         with self._lock:
             line = self._lines.setdefault(key, _Line())
