@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -90,11 +89,28 @@ def _window(box: Box, margin: int, size: Size) -> tuple[slice, slice]:
 
 def largest_component(mask: Mask) -> Mask:
     """The largest 8-connected part of a mask; of equals, the one found first from the top."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    if count <= 2:
+    box = bounding_box(mask)
+    if box is None:
         return mask.copy()
-    keep: Mask = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    return keep
+    window = _window(box, 0, (mask.shape[0], mask.shape[1]))
+    labels, areas, _ = _label_parts(mask[window], connectivity=8)
+    largest = np.zeros_like(mask)
+    largest[window] = labels == 1 + int(np.argmax(areas))
+    return largest
+
+
+def _label_parts(
+    mask: Mask, connectivity: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Number the parts of a mask from 1: labels ``[H, W]``, areas ``[N]``, boxes ``[N, 4]``.
+
+    Boxes are (x, y, width, height).
+    """
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.view(np.uint8), connectivity=connectivity
+    )
+    rows = np.asarray(stats, dtype=np.int32)[1:]
+    return np.asarray(labels, dtype=np.int32), rows[:, cv2.CC_STAT_AREA], rows[:, :4]
 
 
 def erosion_radius(
@@ -163,24 +179,20 @@ def mask_to_polygons(mask: Mask, tolerance: float = 1.0, min_share: float = 0.0)
             corner.  Small parts get less: a fiftieth of the side of a square of their area.
         min_share: Parts smaller than this share of the largest part's pixels are left out.
     """
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
-    areas = np.asarray(stats)[1:, cv2.CC_STAT_AREA]
-    if areas.size == 0:
+    box = bounding_box(mask)
+    if box is None:
         return []
-    order = np.argsort(-areas, kind="stable")
-    kept = order[areas[order] >= min_share * areas[order[0]]]
-    return [_part_outline(labels, stats, int(part) + 1, tolerance) for part in kept]
-
-
-def _part_outline(
-    labels: npt.NDArray[Any], stats: npt.NDArray[Any], part: int, tolerance: float
-) -> Polygon:
-    """One labelled part's thinned outer outline in the frame of the whole mask."""
-    x, y, width, height, area = (int(v) for v in stats[part])
-    tolerance = min(tolerance, _THINNING_SHARE * math.sqrt(area))
-    corners = _trace_outline(labels[y : y + height, x : x + width] == part)
-    outline: Polygon = _thin_out(corners, tolerance) + np.array([x - 0.5, y - 0.5])
-    return outline
+    window = _window(box, 0, (mask.shape[0], mask.shape[1]))
+    labels, areas, boxes = _label_parts(mask[window], connectivity=4)
+    outlines = []
+    for part in np.argsort(-areas, kind="stable"):
+        if areas[part] < min_share * areas.max():
+            break
+        x, y, width, height = (int(v) for v in boxes[part])
+        corners = _trace_outline(labels[y : y + height, x : x + width] == part + 1)
+        thinned = _thin_out(corners, min(tolerance, _THINNING_SHARE * math.sqrt(areas[part])))
+        outlines.append(thinned + (box.x0 + x - 0.5, box.y0 + y - 0.5))
+    return outlines
 
 
 def _trace_outline(part: Mask) -> npt.NDArray[np.int32]:
@@ -354,14 +366,51 @@ def decode_rle(rle: Rle) -> Mask:
         InputError: The counts are broken or do not fill the size.
     """
     height, width = rle.size
+    lengths = run_lengths(rle)
+    values = np.arange(lengths.size) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, lengths).reshape(width, height).T)
+
+
+def rle_iou(a: Rle, b: Rle) -> float:
+    """`iou` of two compressed masks, from their runs alone: a thousand times as fast.
+
+    Raises:
+        InputError: The counts are broken, or the sizes differ.
+    """
+    if tuple(a.size) != tuple(b.size):
+        raise InputError(f"Masks to compare need the same size, got {a.size} and {b.size}.")
+    ends_a, filled_a = _filled_before(run_lengths(a))
+    ends_b, filled_b = _filled_before(run_lengths(b))
+    # Foreground of a before each end of a run of b; the runs of b at odd places are foreground.
+    shared_before = np.interp(ends_b, ends_a, filled_a)
+    shared = float(np.diff(shared_before)[1::2].sum())
+    union = float(filled_a[-1] + filled_b[-1]) - shared
+    return shared / union if union else 1.0
+
+
+def _filled_before(
+    lengths: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The ends of the runs, from 0 on, and the foreground pixels before each end."""
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    foreground = np.where(np.arange(lengths.size) % 2 == 1, lengths, 0)
+    return ends, np.concatenate([[0], np.cumsum(foreground)])
+
+
+def run_lengths(rle: Rle) -> npt.NDArray[np.int64]:
+    """How many pixels down the columns are alike, ``[N]``: background first, then by turns.
+
+    Raises:
+        InputError: The counts are broken or do not fill the size.
+    """
+    height, width = rle.size
     lengths = _unpack_counts(rle.counts)
     if (lengths < 0).any() or int(lengths.sum()) != height * width:
         raise InputError(
             f"Run lengths of a {height}x{width} mask must be positive and fill "
             f"{height * width} pixels, got {int(lengths.sum())}."
         )
-    values = np.arange(lengths.size) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, lengths).reshape(width, height).T)
+    return lengths
 
 
 def _unpack_counts(counts: bytes) -> npt.NDArray[np.int64]:

@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 LOCK_TIMEOUT_S = 30.0
 """How long a write waits for another process's write before it gives up."""
 
+SYNCHRONOUS = "FULL"
+"""SQLite's durability: a commit waits for the disk, so that a power cut loses nothing."""
+
 _ADVISORY_LOCK = 0x5354524F50  # "STROP": any number that other programs will not take
 
 _to_json = partial(json.dumps, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -179,7 +182,7 @@ def _prepare_sqlite(raw: Any, _record: object) -> None:
     raw.isolation_level = None  # transactions are begun by us, never by the driver
     for pragma in (
         f"busy_timeout = {int(LOCK_TIMEOUT_S * 1000)}",
-        "synchronous = FULL",
+        f"synchronous = {SYNCHRONOUS}",
         "foreign_keys = ON",
     ):
         raw.execute(f"PRAGMA {pragma}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from adaptation.errors import InputError
 from adaptation.journal.records import LinkKind, SubmittedRegion
-from adaptation.masks import Rle, decode_rle, iou
+from adaptation.masks import Rle, rle_iou, run_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _overlaps(
     """All pairs that could be linked, the best first: by overlap, then the newest."""
     pairs = []
     for position, (region, known) in enumerate(zip(regions, matches, strict=True)):
-        if known.offer is not None or region.rle is None:
+        if known.offer is not None or region.rle is None or not _has_pixels(region.rle):
             continue
         for offer in offers:
             if offer.label == region.label:
@@ -93,7 +93,7 @@ def _overlaps(
 
 
 def overlap_of(submitted: Rle | None, offered: Rle) -> float | None:
-    """IoU of two masks; None without a mask, 0 for masks of different images."""
+    """IoU of two masks; None without a readable mask, 0 for masks of different images."""
     if submitted is None:
         return None
     if tuple(submitted.size) != tuple(offered.size):
@@ -101,7 +101,14 @@ def overlap_of(submitted: Rle | None, offered: Rle) -> float | None:
     if submitted.counts == offered.counts:
         return 1.0
     try:
-        return iou(decode_rle(submitted), decode_rle(offered))
+        return rle_iou(submitted, offered)
     except InputError as error:
         logger.warning("a mask in the journal cannot be read: %s", error)
         return None
+
+
+def _has_pixels(rle: Rle) -> bool:
+    try:
+        return bool(run_lengths(rle)[1::2].any())
+    except InputError:
+        return False
