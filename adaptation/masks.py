@@ -185,8 +185,9 @@ def mask_to_polygons(mask: Mask, tolerance: float = 1.0, min_share: float = 0.0)
     window = _window(box, 0, (mask.shape[0], mask.shape[1]))
     labels, areas, boxes = _label_parts(mask[window], connectivity=4)
     outlines = []
+    least = min_share * int(areas.max())
     for part in np.argsort(-areas, kind="stable"):
-        if areas[part] < min_share * areas.max():
+        if areas[part] < least:
             break
         x, y, width, height = (int(v) for v in boxes[part])
         corners = _trace_outline(labels[y : y + height, x : x + width] == part + 1)

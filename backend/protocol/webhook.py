@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -78,10 +79,11 @@ class SubmittedRegion:
         Raises:
             ProtocolError: A value is broken.
         """
-        union = np.zeros(self.image_size, dtype=np.bool_)
-        for value in self.values:
-            union |= decode_region(f"{self.kind}labels", value, self.image_size, self.region_id)
-        return union
+        pieces = (
+            decode_region(f"{self.kind}labels", value, self.image_size, self.region_id)
+            for value in self.values
+        )
+        return reduce(np.logical_or, pieces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
