@@ -198,7 +198,8 @@ class OnlineLearner:
         if not pool:
             return 0
         n_steps = self._run_steps(self.settings.think_steps, lambda: self._draw(pool), should_stop)
-        self._note_progress(n_steps)
+        if n_steps:
+            self._note_progress()
         return n_steps
 
     # One object --------------------------------------------------------------------------------
@@ -350,11 +351,11 @@ class OnlineLearner:
 
     # Thinking ----------------------------------------------------------------------------------
 
-    def _note_progress(self, n_steps: int) -> None:
+    def _note_progress(self) -> None:
         """Stop thinking once the loss on kept-out objects has stopped falling."""
         kept_out = [m.lessons[0] for m in self._memory if m.is_kept_out]
         if not kept_out:
-            self._stale += int(n_steps > 0)
+            self._stale += 1
             return
         with torch.no_grad():
             prediction = self.sam.decode(
