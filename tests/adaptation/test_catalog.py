@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from adaptation.errors import ModelError
 from tests.adaptation.conftest import tiny_vit_sam
 from tests.adaptation.file_server import ServedFile, serving
 
+needs_mobile_sam = pytest.mark.skipif(
+    find_spec("mobile_sam") is None or find_spec("timm") is None,
+    reason="needs the extra mobile-sam",
+)
 load_tiny = partial(catalog.load_published, build=tiny_vit_sam)
 
 
@@ -306,8 +311,8 @@ def test_the_weights_that_are_shipped_are_those_of_their_digest() -> None:
 # MobileSAM ----------------------------------------------------------------------------------
 
 
+@needs_mobile_sam
 def test_mobile_sam_is_sams_decoder_on_another_encoder(tmp_path: Path) -> None:
-    pytest.importorskip("timm", reason="needs the extra mobile-sam")
     torch.manual_seed(1)
     source = build_sam_vit_b()
     source.image_encoder = catalog._build_tiny_vit()
@@ -348,9 +353,9 @@ def test_a_full_size_sam_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
         load_model("vit_b", tmp_path)
 
 
+@needs_mobile_sam
 @pytest.mark.slow
 def test_a_full_size_mobile_sam_encodes(tmp_path: Path) -> None:
-    pytest.importorskip("timm", reason="needs the extra mobile-sam")
     source = build_sam_vit_b()
     source.image_encoder = catalog._build_tiny_vit().eval()
     path = save(source.state_dict(), tmp_path / "mobile_sam.pt")
