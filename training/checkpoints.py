@@ -67,6 +67,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def append_log(path: Path, row: Mapping[str, object]) -> None:
     """Add one JSON line to a run's log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(dict(row)) + "\n")
 
@@ -133,5 +134,6 @@ def export_weights(weights: Mapping[str, Tensor], target: Path, metadata: Mappin
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(".tmp")
     save_file(halves, temporary, metadata={**metadata, "sha256": value})
+    temporary.chmod(0o644)  # safetensors makes files that only their owner reads
     os.replace(temporary, target)
     return value

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +22,9 @@ import torch
 from adaptation.adapter import load_adapter
 from adaptation.catalog import load_model
 from adaptation.sam import PromptableSam
-from adaptation.zoom import ZoomSettings
-from training.annotator import CLICKERS, PROMPTS, Rules
 from training.datasets import FolderSet, ObjectRef, open_sets
 from training.encodings import Encoder, EncodingStore
+from training.evaluate_config import EvaluateConfig
 from training.harness import Harness, Learner, Mode, ObjectResult
 from training.runs import RunFolder
 from training.streams import (
@@ -37,9 +36,7 @@ from training.streams import (
 )
 from training.workers import stream_jobs
 
-__all__ = ["ADAPT", "EvaluateConfig", "Evaluation", "Learner", "LearnerFactory", "load_base"]
-
-ADAPT = ("none", "online", "both")
+__all__ = ["EvaluateConfig", "Evaluation", "Learner", "LearnerFactory", "load_base"]
 
 
 class LearnerFactory(Protocol):
@@ -52,75 +49,6 @@ class LearnerFactory(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """The settings that decide what is learnt, as plain values."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """What an evaluation depends on; configs/evaluate.yaml says what each value does."""
-
-    data: Path
-    part: str = ""
-    model: str = "compact"
-    checkpoint: Path | None = None
-    adapter: Path | None = None
-    models_dir: Path = Path("models")
-    device: str = "cpu"
-    prompts: str = "clicks"
-    adapt: str = "none"
-    objects: int | None = 100
-    seed: int = 0
-    orders: int = 3
-    sessions: int = 1
-    keep_groups: bool = True
-    clicker: str = "central"
-    max_clicks: int = 30
-    target: float = 0.90
-    zoom: ZoomSettings = field(default_factory=ZoomSettings)
-    workers: int = 1
-    threads: int = 1
-    cache: Path | None = Path("runs/embeddings")
-    cache_gb: float = 8.0
-    out: Path | None = None
-
-    def mistakes(self) -> list[str]:
-        """What makes no sense, one sentence each."""
-        found = [
-            f"{name} must be one of {', '.join(known)}, got {value!r}"
-            for name, value, known in (
-                ("prompts", self.prompts, PROMPTS),
-                ("clicker", self.clicker, CLICKERS),
-                ("adapt", self.adapt, ADAPT),
-            )
-            if value not in known
-        ]
-        counts = ("orders", "sessions", "max_clicks", "workers", "threads")
-        found += [f"{name} must be 1 or more" for name in counts if getattr(self, name) < 1]
-        if self.objects is not None and self.objects < 1:
-            found.append("objects must be 1 or more, or empty for all of them")
-        if not 0 < self.target <= 1:
-            found.append(f"target is an IoU above 0 and at most 1, got {self.target}")
-        if self.cache_gb <= 0:
-            found.append("cache_gb must be above 0; leave cache empty to cache nothing")
-        if self.seed < 0:
-            found.append("seed must not be negative")
-        return found
-
-    def rules(self) -> Rules:
-        """How the annotator behaves."""
-        return Rules(
-            prompts=self.prompts,
-            clicker=self.clicker,
-            max_clicks=self.max_clicks,
-            target=self.target,
-            seed=self.seed,
-        )
-
-    @property
-    def modes(self) -> tuple[Mode, ...]:
-        """What is run."""
-        if self.adapt == "both":
-            return "frozen", "adapted"
-        return ("frozen",) if self.adapt == "none" else ("adapted",)
 
 
 def load_base(config: EvaluateConfig) -> PromptableSam:

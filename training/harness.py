@@ -9,7 +9,7 @@ annotator keeps it), else, after the last click, the ground truth (the annotator
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -119,6 +119,7 @@ class Harness:
         encoder: Gives embeddings; made for the same model.
         rules: How the annotator behaves.
         zoom: When and how far to zoom.
+        clock: Seconds, for what is timed.
     """
 
     def __init__(
@@ -128,12 +129,14 @@ class Harness:
         encoder: Encoder,
         rules: Rules,
         zoom: ZoomSettings,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.sam = sam
         self.rules = rules
         self._dataset = dataset
         self._encoder = encoder
         self._zoom = zoom
+        self._clock = clock
         self._scene: _Scene | None = None
 
     def run_stream(
@@ -161,10 +164,10 @@ class Harness:
         is_accepted = record.ious[-1] >= self.rules.target
         learn_mask_s = 0.0
         if learner is not None:
-            started = time.perf_counter()
+            started = self._clock()
             submitted = record.mask if is_accepted else truth
             learner.observe_mask(record.answers, submitted, scene.encode)
-            learn_mask_s = time.perf_counter() - started
+            learn_mask_s = self._clock() - started
         return ObjectResult(
             ref=ref,
             slot=slot,
@@ -187,21 +190,21 @@ class Harness:
     ) -> None:
         """Click until the target is reached or the clicks are used up."""
         annotator.begin()
-        watch = _TimedEncode(encode)
+        watch = _TimedEncode(encode, self._clock)
         while True:
             weights = None if learner is None else learner.weights()
             corrector = None if learner is None else learner.corrector
             interaction = Interaction(self.sam, self._zoom, corrector)
-            started, watch.seconds = time.perf_counter(), 0.0
+            started, watch.seconds = self._clock(), 0.0
             answer = interaction.answer(
                 watch, record.image_size, annotator.clicks, annotator.box, record.state, weights
             )
             mask = interaction.mask(answer)
-            record.add(answer, mask, time.perf_counter() - started - watch.seconds)
+            record.add(answer, mask, self._clock() - started - watch.seconds)
             if learner is not None:
-                started = time.perf_counter()
+                started = self._clock()
                 learner.observe_click(answer)
-                record.learn_click_s += time.perf_counter() - started
+                record.learn_click_s += self._clock() - started
             if record.ious[-1] >= self.rules.target or not annotator.reply(mask):
                 return
 
@@ -229,14 +232,15 @@ class _Scene:
 class _TimedEncode:
     """Counts the seconds spent on embeddings, so that they are not taken for the click's."""
 
-    def __init__(self, encode: Encode) -> None:
+    def __init__(self, encode: Encode, clock: Callable[[], float]) -> None:
         self._encode = encode
+        self._clock = clock
         self.seconds = 0.0
 
     def __call__(self, view: View) -> Embedding:
-        started = time.perf_counter()
+        started = self._clock()
         embedding = self._encode(view)
-        self.seconds += time.perf_counter() - started
+        self.seconds += self._clock() - started
         return embedding
 
 

@@ -78,7 +78,8 @@ class Composer:
 
     def _photographic(self, size: int, rng: Generator) -> Pixels:
         image, _ = self.photographs.draw(rng)
-        side = int(rng.integers(60, min(300, *image.shape[:2])))
+        shortest = min(image.shape[:2])
+        side = int(rng.integers(min(60, shortest), min(300, shortest) + 1))
         y = int(rng.integers(0, image.shape[0] - side + 1))
         x = int(rng.integers(0, image.shape[1] - side + 1))
         patch = cv2.resize(image[y : y + side, x : x + side], (size, size)).astype(np.float32)
@@ -96,7 +97,7 @@ class Composer:
 
     def _cells(self, size: int, rng: Generator) -> list[Stencil]:
         """Many alike, near each other: nuclei, grains, droplets."""
-        radius = float(np.exp(rng.uniform(np.log(4), np.log(size * 0.12))))
+        radius = float(np.exp(rng.uniform(np.log(4), np.log(max(5, size * 0.12)))))
         count = int(min(_MAX_CELLS, rng.uniform(0.15, 0.7) * (size / (2 * radius)) ** 2 + 2))
         return [
             draw_ellipse(size, rng, radius * float(rng.uniform(0.7, 1.3)), least_aspect=0.6)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing.queues import Queue
@@ -46,14 +47,19 @@ def stream_jobs(
         return
     context = multiprocessing.get_context("spawn")
     inbox: Queue[ResultT] = context.Queue()
+    others = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
         n_workers, mp_context=context, initializer=_begin, initargs=(prepare, inbox)
     )
     try:
         futures = [executor.submit(_do, job) for job in jobs]
         yield from _collect(futures, inbox)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    except BaseException:  # also when the caller stops asking: nobody wants the rest
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    executor.shutdown()
 
 
 def _collect(futures: Sequence[Future[int]], inbox: Queue[ResultT]) -> Iterator[ResultT]:
@@ -73,6 +79,7 @@ def _collect(futures: Sequence[Future[int]], inbox: Queue[ResultT]) -> Iterator[
 
 def _begin(prepare: Callable[[], Callable[[Any], Iterable[Any]]], outbox: Queue[Any]) -> None:
     global _work, _outbox
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
     _work, _outbox = prepare(), outbox
 
 
