@@ -163,8 +163,9 @@ class CompactMaskDecoder(MaskDecoder):  # type: ignore[misc]
         x = x + self.skip4(_channels_last(fine4)) + self.prior4(_channels_last(prior4))
         x = F.relu(_layer_norm(x, up["norm4"]))
         x = up["to2"](x) + self.skip2(_channels_last(fine2)) + self.hint2(_channels_last(hints))
-        fine: Tensor = F.relu(x)
-        return fine + self.refine(fine)
+        x = F.relu(x)
+        refined: Tensor = x + self.refine(x)
+        return refined
 
 
 def _channels_last(x: Tensor) -> Tensor:
