@@ -1,0 +1,152 @@
+"""Masks as COCO's compressed run lengths, byte for byte those of pycocotools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from adaptation.errors import InputError
+from adaptation.masks.regions import Mask
+from adaptation.types import Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rle:
+    """A mask as COCO's compressed run lengths, which pycocotools reads and writes.
+
+    Args:
+        size: (H, W).
+        counts: ASCII; run lengths down the columns, background first, as differences to the
+            run before the last, five bits a character.
+    """
+
+    size: Size
+    counts: bytes
+
+
+def encode_rle(mask: Mask) -> Rle:
+    """Compress a mask without loss."""
+    height, width = mask.shape
+    boundaries = _column_major_boundaries(mask)
+    lengths = np.diff(boundaries, prepend=0, append=height * width)
+    return Rle(size=(height, width), counts=_pack_counts(lengths))
+
+
+def _column_major_boundaries(mask: Mask) -> npt.NDArray[np.int64]:
+    """Sorted positions down the columns at which the value differs from the one before.
+
+    The value before the first pixel counts as background, so a foreground pixel there is a
+    boundary at 0.
+    """
+    if mask.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    height = mask.shape[0]
+    # Along rows of memory, since a transposed copy costs more than all the rest.
+    rows, columns = np.divmod(np.flatnonzero(mask[1:] != mask[:-1]), mask.shape[1])
+    inner = columns * height + rows + 1
+    before_top = np.concatenate([[False], mask[-1, :-1]])
+    tops = np.flatnonzero(mask[0] != before_top) * height
+    return np.sort(np.concatenate([inner, tops]))
+
+
+def _pack_counts(lengths: npt.NDArray[np.int64]) -> bytes:
+    """Write run lengths as characters: 5 bits each, low bits first, a 6th bit while more follow."""
+    values = lengths.copy()
+    values[3:] -= lengths[1:-2]
+    n_groups = np.ones(values.shape, dtype=np.int64)
+    # A number is complete when the rest repeats the sign, bit 4 of the last group.
+    while True:
+        is_short = _fits(values, n_groups)
+        if is_short.all():
+            break
+        n_groups[~is_short] += 1
+    ends = np.cumsum(n_groups)
+    owner = np.repeat(np.arange(values.size), n_groups)
+    place = np.arange(owner.size) - (ends - n_groups)[owner]
+    groups = (values[owner] >> (5 * place)) & 31
+    groups[place < n_groups[owner] - 1] |= 32
+    return bytes((groups + 48).astype(np.uint8))
+
+
+def _fits(values: npt.NDArray[np.int64], n_groups: npt.NDArray[np.int64]) -> Mask:
+    """Whether each value fits into its number of 5-bit groups, as a signed number."""
+    limit = np.int64(1) << (5 * n_groups - 1)
+    fits: Mask = (values >= -limit) & (values < limit)
+    return fits
+
+
+def decode_rle(rle: Rle) -> Mask:
+    """Restore a compressed mask.
+
+    Raises:
+        InputError: The counts are broken or do not fill the size.
+    """
+    height, width = rle.size
+    lengths = run_lengths(rle)
+    values = np.arange(lengths.size) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, lengths).reshape(width, height).T)
+
+
+def rle_iou(a: Rle, b: Rle) -> float:
+    """`iou` of two compressed masks, from their runs alone: a thousand times as fast.
+
+    Raises:
+        InputError: The counts are broken, or the sizes differ.
+    """
+    if tuple(a.size) != tuple(b.size):
+        raise InputError(f"Masks to compare need the same size, got {a.size} and {b.size}.")
+    ends_a, filled_a = _filled_before(run_lengths(a))
+    ends_b, filled_b = _filled_before(run_lengths(b))
+    # Foreground of a before each end of a run of b; the runs of b at odd places are foreground.
+    shared_before = np.interp(ends_b, ends_a, filled_a)
+    shared = float(np.diff(shared_before)[1::2].sum())
+    union = float(filled_a[-1] + filled_b[-1]) - shared
+    return shared / union if union else 1.0
+
+
+def _filled_before(
+    lengths: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The ends of the runs, from 0 on, and the foreground pixels before each end."""
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    foreground = np.where(np.arange(lengths.size) % 2 == 1, lengths, 0)
+    return ends, np.concatenate([[0], np.cumsum(foreground)])
+
+
+def run_lengths(rle: Rle) -> npt.NDArray[np.int64]:
+    """How many pixels down the columns are alike, ``[N]``: background first, then by turns.
+
+    Raises:
+        InputError: The counts are broken or do not fill the size.
+    """
+    height, width = rle.size
+    lengths = _unpack_counts(rle.counts)
+    if (lengths < 0).any() or int(lengths.sum()) != height * width:
+        raise InputError(
+            f"Run lengths of a {height}x{width} mask must be positive and fill "
+            f"{height * width} pixels, got {int(lengths.sum())}."
+        )
+    return lengths
+
+
+def _unpack_counts(counts: bytes) -> npt.NDArray[np.int64]:
+    """Run lengths from their characters."""
+    groups = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    is_last = (groups & 32) == 0
+    if groups.size == 0 or (groups < 0).any() or (groups > 63).any() or not is_last[-1]:
+        raise InputError("Run lengths are cut off or hold characters that cannot occur in them.")
+    starts = np.flatnonzero(np.concatenate([[True], is_last[:-1]]))
+    place = np.arange(groups.size) - np.repeat(starts, np.diff(starts, append=groups.size))
+    if int(place.max()) > 6:
+        raise InputError("Run lengths hold a number that is too large for any mask.")
+    values = np.add.reduceat((groups & 31) << (5 * place), starts)
+    last = np.flatnonzero(is_last)
+    values[(groups[last] & 16) != 0] -= (np.int64(1) << (5 * (place[last] + 1)))[
+        (groups[last] & 16) != 0
+    ]
+    # From the fourth on, each is the difference to the one before the last.
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
