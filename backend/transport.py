@@ -6,6 +6,7 @@ cookies, and holds its token where no log line and no error can show it.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, BinaryIO, Literal
@@ -74,11 +75,17 @@ class Transport:
         self.url = _base_url(url)
         self.token_kind = _token_kind(token, token_kind)
         self._timeout_s = timeout_s
-        self._session = _new_session()
+        self._session = _new_session(self.url)
         self._auth = self._new_auth(token)
 
     def __repr__(self) -> str:
         return f"Transport(url={self.url!r}, token_kind={self.token_kind!r})"
+
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -201,8 +208,10 @@ def _token_kind(token: str | None, kind: Literal["auto"] | TokenKind) -> TokenKi
     return detected if kind == "auto" else kind
 
 
-def _new_session() -> requests.Session:
+def _new_session(url: str) -> requests.Session:
     session = requests.Session()
+    # No proxy of the environment leads back to this machine.
+    session.trust_env = not _is_this_machine(urlsplit(url).hostname or "")
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # A pooled connection that the server has closed meanwhile fails once, and only reads repeat.
     retry = Retry(connect=1, read=1, redirect=0, status=0, other=0, allowed_methods=["GET"])
@@ -210,6 +219,13 @@ def _new_session() -> requests.Session:
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _parsed(reply: requests.Response) -> Any:

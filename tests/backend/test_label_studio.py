@@ -186,6 +186,13 @@ def test_an_unreachable_label_studio_is_named() -> None:
     assert caught.value.status is None
 
 
+def test_no_proxy_is_asked_for_this_machine(
+    site: LabelStudioSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert new_client(site).version() == "1.23.2"
+
+
 def test_a_redirect_is_reported_and_not_followed(site: LabelStudioSite) -> None:
     target = "https://labels.example.com/api/current-user/whoami"
     site.redirect("/api/current-user/whoami", target)

@@ -1,0 +1,107 @@
+"""The demo's project in Label Studio: made once, connected to Strop at every start."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from importlib import resources
+from pathlib import Path
+
+from backend.demo.credentials import Credentials
+from backend.demo.errors import DemoError
+from backend.label_studio import LabelStudioClient, LabelStudioError, Project
+
+TITLE = "Strop demo"
+
+# `smart` is true unless it says otherwise, and a smart brush would show as one more tool.
+LABEL_CONFIG = """\
+<View>
+  <Image name="image" value="$image" zoom="true" zoomControl="true"/>
+  <KeyPointLabels name="click" toName="image" smart="true">
+    <Label value="Object" background="#1f77b4"/>
+    <Label value="Nucleus" background="#9467bd"/>
+    <Label value="Damage" background="#d62728"/>
+  </KeyPointLabels>
+  <RectangleLabels name="box" toName="image" smart="true">
+    <Label value="Object" background="#1f77b4"/>
+    <Label value="Nucleus" background="#9467bd"/>
+    <Label value="Damage" background="#d62728"/>
+  </RectangleLabels>
+  <BrushLabels name="mask" toName="image" smart="false">
+    <Label value="Object" background="#1f77b4"/>
+    <Label value="Nucleus" background="#9467bd"/>
+    <Label value="Damage" background="#d62728"/>
+  </BrushLabels>
+</View>
+"""
+
+
+def prepare_project(
+    client: LabelStudioClient, backend_url: str, credentials: Credentials, folder: Path
+) -> str:
+    """Make the project with its images, if it is not there yet, and connect it to Strop.
+
+    Args:
+        client: The demo's Label Studio.
+        backend_url: Strop's address.
+        credentials: Strop's user name and password are handed to Label Studio.
+        folder: Where the number of the project is kept.
+
+    Returns:
+        The number of the project.
+
+    Raises:
+        LabelStudioError: Label Studio refuses.
+    """
+    project = _known_project(client, folder) or _new_project(client)
+    if project.n_tasks == 0:
+        upload_samples(client, project.project_id)
+    _remember(project, folder)
+    login = (credentials.backend_user, credentials.backend_password)
+    client.connect_backend(project.project_id, backend_url, basic_auth=login)
+    headers = {"Authorization": basic_auth_header(*login)}
+    client.register_webhook(project.project_id, f"{backend_url}/webhook", headers=headers)
+    return project.project_id
+
+
+def upload_samples(client: LabelStudioClient, project_id: str) -> None:
+    """Import the images that are shipped with Strop, in their order."""
+    samples = resources.files("backend.demo") / "samples"
+    for sample in sorted(samples.iterdir(), key=lambda entry: entry.name):
+        if sample.name.endswith(".jpg"):
+            client.upload(project_id, sample.name, io.BytesIO(sample.read_bytes()))
+
+
+def basic_auth_header(user: str, password: str) -> str:
+    """The value of an Authorization header."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _known_project(client: LabelStudioClient, folder: Path) -> Project | None:
+    try:
+        number = int(json.loads(_note(folder).read_text(encoding="utf-8"))["project"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DemoError(f"{_note(folder)} cannot be read: remove it.") from None
+    try:
+        return client.project(number)
+    except LabelStudioError as error:
+        if error.status == 404:  # somebody deleted it
+            return None
+        raise
+
+
+def _new_project(client: LabelStudioClient) -> Project:
+    body = {"title": TITLE, "label_config": LABEL_CONFIG}
+    answer = client.http.send_json("POST", "/api/projects/", body)
+    return client.project(answer["id"])
+
+
+def _remember(project: Project, folder: Path) -> None:
+    _note(folder).write_text(json.dumps({"project": int(project.project_id)}), encoding="utf-8")
+
+
+def _note(folder: Path) -> Path:
+    return folder / "project.json"
