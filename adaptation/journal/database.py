@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import threading
 import time
 import weakref
@@ -38,6 +39,9 @@ SYNCHRONOUS = "FULL"
 """SQLite's durability: a commit waits for the disk, so that a power cut loses nothing."""
 
 _ADVISORY_LOCK = 0x5354524F50  # "STROP": any number that other programs will not take
+
+# SQLite's own errors come bare out of a connection that is being opened; the others out of values.
+_FAILURES = (SQLAlchemyError, sqlite3.Error, OSError, json.JSONDecodeError, zlib.error)
 
 _to_json = partial(json.dumps, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
@@ -136,14 +140,16 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
 def _explained() -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, OSError, json.JSONDecodeError, zlib.error) as error:
+    except _FAILURES as error:
         logger.error("the journal's database failed: %s", _reason(error))
         raise StoreError(explain(error)) from error
 
 
 def _reason(error: Exception) -> object:
     """What the driver said, without the statement and its values."""
-    return error.orig if isinstance(error, DBAPIError) else type(error).__name__
+    if isinstance(error, DBAPIError):
+        return error.orig
+    return type(error).__name__ if isinstance(error, SQLAlchemyError) else error
 
 
 def _checked(text: str) -> URL:
@@ -200,8 +206,8 @@ def _enter_wal_mode(engine: Engine) -> None:
         try:
             _switch_to_wal(engine)
             return
-        except DBAPIError as error:
-            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 

@@ -6,6 +6,7 @@ The sentences hold no path, no host and no credentials, as they may travel in an
 from __future__ import annotations
 
 import errno
+import sqlite3
 import zlib
 
 from sqlalchemy.exc import DBAPIError
@@ -55,6 +56,8 @@ _POSTGRES = {
 def explain(error: Exception) -> str:
     """One sentence or two: what is wrong, and what to do."""
     if isinstance(error, DBAPIError):
+        return _explain_driver(error.orig)
+    if isinstance(error, sqlite3.Error):
         return _explain_driver(error)
     if isinstance(error, PoolTimeout):
         return "All connections to the journal are busy: try again."
@@ -63,15 +66,15 @@ def explain(error: Exception) -> str:
     return _DAMAGED if isinstance(error, (ValueError, zlib.error)) else _OTHER
 
 
-def _explain_driver(error: DBAPIError) -> str:
-    state = getattr(error.orig, "sqlstate", None)
+def _explain_driver(error: BaseException | None) -> str:
+    state = getattr(error, "sqlstate", None)
     if state is not None:
         return _POSTGRES.get(state) or _POSTGRES.get(state[:2], _OTHER)
-    words = str(error.orig)
+    words = str(error)
     for part, sentence in _SQLITE.items():
         if part in words:
             return sentence
-    if type(error.orig).__module__.startswith("psycopg"):
+    if type(error).__module__.startswith("psycopg"):
         return _explain_connecting(words)
     return _OTHER
 
