@@ -1,0 +1,1 @@
+"""The commands of `strop-train`, one module each; every module has a `command`."""

@@ -1,0 +1,121 @@
+"""`strop-train evaluate`: measure a model with simulated clicks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from training.evaluate import Evaluation
+    from training.evaluate_config import EvaluateConfig
+    from training.harness import ObjectResult
+
+# Heavy modules are imported where they are used, so that --help and mistakes are answered at once.
+
+FOLDER = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("evaluate")
+@click.option("--config", type=FILE, help="YAML file, see configs/evaluate.yaml.")
+@click.option("--data", type=FOLDER, help="Folder with images/ and masks/.  [required]")
+@click.option("--part", help="Only this part of the folder's split.json, e.g. test.")
+@click.option("--model", help="Model of the catalog: compact, mobile_sam, vit_b, vit_l, vit_h.")
+@click.option("--checkpoint", type=FILE, help="Weights of your own for that model.")
+@click.option("--adapter", type=FILE, help="Adapter whose decoder is evaluated as the base.")
+@click.option("--models-dir", type=FOLDER, help="Where downloaded checkpoints are kept.")
+@click.option("--device", help="cpu, or cuda where there is one.")
+@click.option("--prompts", help="clicks, point, point+negative or box.")
+@click.option("--adapt", help="none, online, or both: frozen and adapted side by side.")
+@click.option("--learner", type=FILE, help="YAML file of the learner, see configs/learner.yaml.")
+@click.option("--think", type=int, help="Stretches of thinking time after each object.")
+@click.option("--objects", type=int, help="Draw this many objects.")
+@click.option("--all-objects", is_flag=True, help="Take all objects instead of a sample.")
+@click.option("--seed", type=int, help="Of the sample, the orders, noisy clicks and learners.")
+@click.option("--orders", type=int, help="Orders of the objects, each a stream of its own.")
+@click.option("--sessions", type=int, help="Annotators among whom the groups are shared out.")
+@click.option("--keep-groups/--shuffle", default=None, help="Groups and images stay together.")
+@click.option("--clicker", help="central or noisy.")
+@click.option("--max-clicks", type=int, help="Clicks on one object at most.")
+@click.option("--target", type=float, help="IoU at which the annotator stops.")
+@click.option("--zoom/--no-zoom", default=None, help="Decode small objects on a crop around them.")
+@click.option("--workers", type=int, help="Processes that share the work.")
+@click.option("--threads", type=int, help="Threads of each process.")
+@click.option("--cache", type=FOLDER, help="Folder of cached embeddings.")
+@click.option("--no-cache", is_flag=True, help="Encode everything anew.")
+@click.option("--out", type=FOLDER, help="Run folder; the same command goes on in it.")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+def command(
+    config: Path | None,
+    all_objects: bool,
+    no_cache: bool,
+    zoom: bool | None,
+    settings: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Measure a model with simulated clicks, frozen and while it adapts.
+
+    Prints a table and writes result.json, plots and every object's result into the run folder.
+    The same command goes on with a run that was stopped.  Options override the config file;
+    KEY=VALUE sets any key of it.
+    """
+    from training.config import load_config
+    from training.evaluate_config import EvaluateConfig
+
+    overrides = as_overrides({**options, "zoom.is_on": zoom})
+    overrides += ["objects=null"] * all_objects + ["cache=null"] * no_cache
+    run_evaluation(load_config(EvaluateConfig, config, [*overrides, *settings]))
+
+
+def as_overrides(options: Mapping[str, Any]) -> list[str]:
+    """Options that were given, as the config's key=value; JSON is YAML."""
+    return [
+        f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+        for key, value in options.items()
+        if value is not None
+    ]
+
+
+def run_evaluation(config: EvaluateConfig) -> None:
+    """Run, or go on with, an evaluation, and report it."""
+    from tqdm import tqdm
+
+    from training.evaluate import Evaluation, load_base
+    from training.learners import make_learners
+
+    evaluation = Evaluation(config, load_base(config), make_learners(config))
+    results = evaluation.finished()
+    jobs = evaluation.jobs(results)
+    bar = tqdm(
+        evaluation.go_on(jobs),
+        total=evaluation.n_results,
+        initial=len(results),
+        unit="object",
+        smoothing=0.05,
+        disable=not jobs,
+    )
+    report_evaluation(evaluation, [*results, *bar])
+
+
+def report_evaluation(evaluation: Evaluation, results: Sequence[ObjectResult]) -> None:
+    """Print the table; write JSON and plots."""
+    from training.metrics import table_metrics
+    from training.plots import plot_table
+    from training.provenance import command_line, provenance
+    from training.report import make_report, render, write_json
+    from training.summary import ResultTable
+
+    rules, folder = evaluation.config.rules(), evaluation.run.path
+    table = ResultTable(results, rules.n_rounds)
+    metrics = table_metrics(rules.n_rounds, rules.target)
+    command = command_line("strop-train evaluate", evaluation.config.options())
+    report = make_report(table, metrics, evaluation.identity(), provenance(command))
+    write_json(report, folder / "result.json")
+    title = f"{evaluation.dataset.name}, {evaluation.sam.model_id}"
+    plot_table(table, metrics, title, rules.target, folder)
+    click.echo(render(report))
+    click.echo(f"\n{folder}: result.json, results.jsonl, plots")
