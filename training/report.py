@@ -54,7 +54,7 @@ def make_report(
 
 
 def mean_curve(table: ResultTable, mode: Mode) -> list[float]:
-    """mIoU in percent after each number of clicks, over objects and orders."""
+    """The mean IoU in percent after each number of clicks, over objects and orders."""
     per_click = [Metric("iou", n) for n in range(1, table.n_clicks + 1)]
     return [float(table.values(mode, metric).mean()) for metric in per_click]
 
