@@ -161,6 +161,35 @@ def doctor(settings: Settings) -> None:
     sys.exit(run(settings))
 
 
+@strop.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=9090, help="Port of Strop.")
+@click.option(
+    "--label-studio-port",
+    type=click.IntRange(1, 65535),
+    default=8080,
+    help="Port of Label Studio.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".strop/demo"),
+    help="Keeps the demo's data from one start to the next.",
+)
+@click.option(
+    "--environment",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".venv-label-studio"),
+    help="Python environment of Label Studio; made where it is missing.",
+)
+@click.option("--model", default="compact", help="A model of the catalog.")
+def demo(**options: Any) -> None:
+    """Strop and a Label Studio of its own, connected, with images to click on."""
+    from backend.demo import DemoOptions, run
+
+    configure_logging("warning")
+    sys.exit(run(DemoOptions(**options)))
+
+
 @strop.command("settings")
 @settings_options
 def show_settings(settings: Settings) -> None:

@@ -1,13 +1,14 @@
 """gunicorn around the application: one worker process with threads, the model loaded inside it.
 
-torch's threads do not survive a fork, so the parent process only listens and watches; the worker
-loads the model, and the port answers from then on.  A worker that dies is started anew.
+torch's threads do not survive a fork, so the parent process only imports, listens and watches; the
+worker loads the model, and the port answers from then on.  A worker that dies is started anew.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 from typing import Any, Protocol, cast
 
@@ -17,6 +18,7 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 
 from adaptation.errors import SettingsError, StropError
+from backend.app import create_app
 from backend.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -81,8 +83,6 @@ class GunicornApplication(BaseApplication):
         Raises:
             AppImportError: With the message of the deliberate error behind it.
         """
-        from backend.app import create_app  # torch is imported after the fork
-
         try:
             app = create_app(self._settings)
         except StropError as error:
@@ -99,9 +99,12 @@ def serve(settings: Settings) -> int:
         SettingsError: The port is taken.
     """
     check_port(settings.server.host, settings.server.port)
+    parent = os.getpid()
     try:
         GunicornApplication(settings).run()
     except SystemExit as stop:
+        if os.getpid() != parent:  # the worker ends here too, and gunicorn reads its exit code
+            raise
         code = stop.code if isinstance(stop.code, int) else 1
         return 2 if code in FAILED_TO_LOAD else code
     return 0

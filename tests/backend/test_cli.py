@@ -1,0 +1,183 @@
+"""The command `strop`: exit codes, messages, and the short commands for real."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from adaptation.compact import build_compact
+from backend.cli import main
+from backend.settings import Settings, as_yaml
+from tests.backend.payloads import keypoint
+from tests.backend.service_kit import click_on, data_uri, pixels_of, running_service
+from tests.backend.sites import LEGACY_TOKEN, LabelStudioSite, json_reply
+
+IMAGE = data_uri(pixels_of())
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run `strop` with arguments; returns its exit code."""
+    monkeypatch.setattr("sys.argv", ["strop", *map(str, arguments)])
+    # What a command sets up for its own process must not leak into the next test.
+    monkeypatch.setattr("backend.cli.configure_logging", lambda level: None)
+    try:
+        main()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A small compact model with random weights."""
+    path = tmp_path / "small.safetensors"
+    tensors = {
+        k: v.contiguous() for k, v in build_compact(input_size=64, dim=16).state_dict().items()
+    }
+    save_file(tensors, path, metadata={"input_size": "64", "dim": "16"})
+    return path
+
+
+# Usage
+
+
+def test_the_version_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.startswith("strop, version ")
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["prefetch"], ["export"], ["doctor"], ["demo"], ["settings"]]
+)
+def test_every_command_explains_itself(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *command, "--help") == 0
+    assert "Usage: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["nonsense"], ["No such command"]),
+        (["serve", "--prot", "1"], ["No such option"]),
+        (["serve", "--set", "server.port"], ["KEY=VALUE"]),
+        (["serve", "--set", "server.prot=1", "--port", "x"], ["server.prot", "server.port"]),
+        (["serve", "--config", "absent.yaml"], ["absent.yaml"]),
+        (["serve", "--model", "vit_x"], ["vit_x", "compact"]),
+        (["prefetch", "--project", "1"], ["label_studio.url"]),
+        (["prefetch"], ["--project"]),
+        (["demo", "--port", "0"], ["--port"]),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(
+    arguments: list[str],
+    fragments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *arguments) == 2
+    message = capsys.readouterr().err
+    for fragment in fragments:
+        assert fragment in message
+    assert "Traceback" not in message
+
+
+def test_bad_environment_variables_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STROP_SERVER__PORT", "0")
+    monkeypatch.setenv("STROP_TYPO", "1")
+    assert run(monkeypatch, "settings") == 2
+    message = capsys.readouterr().err
+    assert "STROP_SERVER__PORT" in message
+    assert "STROP_TYPO" in message
+
+
+def test_the_settings_in_force_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(monkeypatch, "settings") == 0
+    assert capsys.readouterr().out == as_yaml(Settings())
+    path = tmp_path / "a.yaml"
+    path.write_text("server: {port: 1}\n")
+    monkeypatch.setenv("STROP_CONFIG", str(path))
+    assert run(monkeypatch, "settings", "--set", "server.threads=7") == 0
+    shown = capsys.readouterr().out
+    assert "  port: 1\n" in shown
+    assert "  threads: 7\n" in shown
+
+
+# serve
+
+
+def test_serve_says_that_its_port_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    checkpoint: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code = run(
+            monkeypatch,
+            "serve",
+            *("--port", port, "--data-dir", tmp_path, "--set", f"model.checkpoint={checkpoint}"),
+        )
+    assert code == 2
+    assert f"Cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+
+
+# prefetch
+
+
+def test_prefetch_encodes_a_project_once(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    checkpoint: Path,
+) -> None:
+    with LabelStudioSite().running() as site:
+        site.tasks = [
+            {"id": 1, "data": {"image": IMAGE}, "total_annotations": 0},
+            {"id": 2, "data": {"image": data_uri(pixels_of(1))}, "total_annotations": 1},
+            {"id": 3, "data": {"image": "data:image/png;base64,AAAA"}, "total_annotations": 0},
+        ]
+        config = (
+            '<View><Image name="i" value="$image"/><BrushLabels name="b" toName="i">'
+            '<Label value="Object"/></BrushLabels></View>'
+        )
+        project = {"id": 7, "title": "t", "label_config": config, "task_number": 3}
+        site.routes["/api/projects/7/"] = lambda _: json_reply(project)
+        arguments = ["prefetch", "--project", 7, "--data-dir", tmp_path]
+        arguments += ["--label-studio", site.url, "--set", f"label_studio.token={LEGACY_TOKEN}"]
+        arguments += ["--set", f"model.checkpoint={checkpoint}"]
+
+        assert run(monkeypatch, *arguments, "--unlabeled") == 1
+        first = capsys.readouterr().out
+        assert run(monkeypatch, *arguments) == 1
+        second = capsys.readouterr().out
+
+    assert first.startswith("1 images encoded, 0 were encoded already, 1 could not be read.")
+    assert second.startswith("1 images encoded, 1 were encoded already, 1 could not be read.")
+
+
+# export
+
+
+def test_export_writes_what_was_clicked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with running_service(tmp_path) as service:
+        service.predict(click_on(IMAGE, keypoint(30, 60, id="abc")))
+    out = tmp_path / "out"
+    assert run(monkeypatch, "export", "--data-dir", tmp_path, "--out", out) == 0
+    (line,) = (out / "interactions.jsonl").read_text().splitlines()
+    assert json.loads(line)["object_id"] == "abc"
+    assert run(monkeypatch, "export", "--data-dir", tmp_path, "--out", out) == 2
