@@ -170,11 +170,22 @@ class CompactPromptEncoder(PromptEncoder):  # type: ignore[misc]
             coords, labels = points
             token = self._embed_points(coords + offset, labels, pad=boxes is None)
             tokens.append(_with_tail(token, coords, labels, window))
+        elif boxes is not None:
+            tokens.append(self._embed_centres(boxes, window))
         if boxes is not None:
             corners = boxes.view(-1, 2, 2)
             token = self._embed_boxes(boxes + offset.repeat(2))
             tokens.append(_with_tail(token, corners, -torch.ones_like(corners[..., 0]), window))
         return torch.cat(tokens, dim=1)
+
+    def _embed_centres(self, boxes: Tensor, window: Window) -> Tensor:
+        """What a box without clicks is compared with: the feature in its middle, [B, 1, dim + 3].
+
+        The token is SAM's padding, so that the middle is only a guess and no click to obey.
+        """
+        centres = boxes.view(-1, 2, 2).mean(dim=1, keepdim=True)
+        token = self._embed_points(centres, -torch.ones_like(centres[..., 0]), pad=False)
+        return _with_tail(token, centres, torch.ones_like(centres[..., 0]), window)
 
     def _draw_hints(
         self,

@@ -187,6 +187,17 @@ def test_box_corners_are_no_clicks(compact: Sam) -> None:
     torch.testing.assert_close(sparse[0, 1, -3:-1], torch.full((2,), 4.5 / 32 - 1))
 
 
+def test_a_box_without_clicks_is_compared_with_its_middle(compact: Sam) -> None:
+    sparse, dense = compact.prompt_encoder(None, torch.tensor([[4.0, 4, 30, 20]]), None)
+    assert sparse.shape == (1, 3, 16 + 3)
+    assert sparse[0, :, -1].tolist() == [1, -1, -1]
+    torch.testing.assert_close(sparse[0, 0, -3:-1], torch.tensor([17.5, 12.5]) / 32 - 1)
+    padding = compact.prompt_encoder.not_a_point_embed.weight[0]
+    assert torch.equal(sparse[0, 0, :16], padding)
+    drawn = torch.nn.functional.pixel_shuffle(dense[:, 16:], 4)
+    assert drawn[:, :3].eq(0).all() and drawn[:, 3].sum() == 26 * 16 / 4
+
+
 def test_click_disks_peak_at_the_click_and_skip_padding() -> None:
     coords = torch.tensor([[[8.5, 4.5], [2.5, 2.5], [20.5, 20.5]]])
     maps = draw_clicks(coords, torch.tensor([[1, -1, 0]]), (16, 16))

@@ -160,9 +160,9 @@ def test_the_command_line_trains_and_exports(
 
 @pytest.mark.slow
 def test_two_ranks_train_one_model(data: Path, tmp_path: Path) -> None:
-    arguments = ["--config", str(CONFIG), *overrides(data, tmp_path / "two", "processes=2")]
-    assert main(arguments) == 0
-    assert main([a.replace("two", "again") for a in arguments]) == 0
+    for name in ("two", "again"):
+        arguments = overrides(data, tmp_path / name, "processes=2")
+        assert main(["--config", str(CONFIG), *arguments]) == 0
     two, again = weights_of(tmp_path / "two"), weights_of(tmp_path / "again")
     assert all(torch.equal(two[name], again[name]) for name in two)
     Pretraining(tiny(data, tmp_path / "one"), Rank()).train()
@@ -197,7 +197,7 @@ def test_plans_follow_the_shares_and_the_progress(data: Path, tmp_path: Path) ->
         assert small == pytest.approx(share, abs=0.06)
         assert all(plan.supervised[-1] for plan in plans)
         assert {len(plan.supervised) for plan in plans} == set(range(1, 8))
-        assert np.mean([plan.has_boxes for plan in plans]) == pytest.approx(0.12, abs=0.05)
+        assert np.mean([plan.has_boxes for plan in plans]) == pytest.approx(0.16, abs=0.05)
         assert all(plan.has_boxes or plan.starts_with_click for plan in plans)
 
 
