@@ -58,8 +58,12 @@ class Journal:
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         self._database = Database(url, create=create)
-        with self._database.writing() as connection:
-            migrate(connection, create=create)
+        try:
+            with self._database.writing() as connection:
+                migrate(connection, create=create)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Journal:
         return self
