@@ -37,6 +37,8 @@ class CorrectionSettings:
         margin: Logit that a clicked pixel must reach on its own side.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}
+
     is_on: bool = True
     click_weight: float = 10.0
     anchor_weight: float = 10.0

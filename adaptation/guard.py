@@ -35,6 +35,8 @@ class GuardSettings:
         n_probes: How many earlier objects are asked.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}
+
     window: int = 8
     least: int = 4
     margin: float = 0.01

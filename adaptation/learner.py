@@ -58,6 +58,8 @@ class LearnerSettings:
         guard: When not to learn, and when to turn back.
     """
 
+    __pydantic_config__ = {"extra": "forbid"}
+
     subset: str = "all"
     learning_rate: float = 4e-4
     steps: int = 8

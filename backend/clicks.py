@@ -121,8 +121,9 @@ class ClickDesk:
         """
         style = self._options.style
         request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
-        job = self._job(clicked, watch)
-        result = self._in_turn(job, watch)
+        with self._learning.click():
+            job = self._job(clicked, watch)
+            result = self._in_turn(job, watch)
         with watch.stage("render"):
             if result is None:
                 rendered = render_nothing(request, self.model_version)
@@ -180,7 +181,7 @@ class ClickDesk:
             self._link_late()
         if result is not None:
             self._look_ahead(job, result.answer)
-            self._learning.clicked(job.key, result.answer)
+            self._learning.clicked(job, result)
         return result
 
     def _compute(self, job: ClickJob, watch: Stopwatch) -> ClickResult:

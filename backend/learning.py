@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from adaptation.interaction import Answer
 from adaptation.journal import Link, SubmissionRecord
 from adaptation.sam import Weights
+from backend.records import ClickJob, ClickResult
 from backend.sessions import ObjectKey
 
 
 class Learning(Protocol):
     """Something that gives decoder weights and watches how they fare.  Thread-safe."""
 
+    def click(self) -> AbstractContextManager[None]:
+        """Surrounds the way of a click: learning leaves it the processor."""
+
     def weights(self, key: ObjectKey) -> tuple[Weights | None, str]:
         """The weights that answer a click, and their version; called on the way of every click."""
 
-    def clicked(self, key: ObjectKey, answer: Answer) -> None:
+    def clicked(self, job: ClickJob, result: ClickResult) -> None:
         """A click was answered; returns at once."""
 
     def finished(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
         """A submission is in the journal and linked; runs behind the reply."""
 
+    def stop(self, timeout_s: float) -> None:
+        """End what runs in the background."""
+
 
 class NoLearning:
     """The decoder stays as it is."""
+
+    def click(self) -> AbstractContextManager[None]:
+        """Nothing stands in a click's way."""
+        return nullcontext()
 
     def weights(self, key: ObjectKey) -> tuple[Weights | None, str]:
         """The base weights, version ""."""
         return None, ""
 
-    def clicked(self, key: ObjectKey, answer: Answer) -> None:
+    def clicked(self, job: ClickJob, result: ClickResult) -> None:
         """Nothing to learn from."""
 
     def finished(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
         """Nothing to learn from."""
+
+    def stop(self, timeout_s: float) -> None:
+        """Nothing runs."""

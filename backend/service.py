@@ -54,6 +54,7 @@ class SegmentationService:
     ) -> None:
         learning = learning or NoLearning()
         self._journal, self._ahead = journal, ahead
+        self._learning = learning
         self._submissions = SubmissionDesk(journal, memory, learning)
         self._clicks = ClickDesk(
             interaction=interaction,
@@ -115,6 +116,7 @@ class SegmentationService:
         if self._ahead is not None:
             self._ahead.stop(timeout_s)
         self._submissions.close()
+        self._learning.stop(timeout_s)
         self._journal.close()
 
     @contextmanager

@@ -9,8 +9,10 @@ import torch
 from pydantic import SecretStr
 
 from adaptation.catalog import load_model
-from adaptation.interaction import Interaction
+from adaptation.correction import ClickCorrection
+from adaptation.interaction import Corrector, Interaction
 from adaptation.journal import Journal
+from adaptation.learner import LearnerSettings
 from adaptation.sam import PromptableSam
 from adaptation.zoom import ZoomSettings
 from backend.ahead import EncodeAhead
@@ -21,12 +23,14 @@ from backend.encoding import Encoder
 from backend.fetch import Fetcher, HostRules
 from backend.images import ImageLoader
 from backend.label_studio import LabelStudioClient, Transport
+from backend.learning import Learning, NoLearning
+from backend.online import OnlineLearning, OnlineOptions
 from backend.prefetch import PrefetchQueue
 from backend.protocol import AnswerKind, AnswerStyle
 from backend.redis_store import RedisStore
 from backend.service import SegmentationService
 from backend.sessions import DrawnBoxes, ObjectStates
-from backend.settings import Settings
+from backend.settings import Settings, load_learner
 from backend.sources import ImageSource
 from backend.stores import EmbeddingStore
 
@@ -47,19 +51,48 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         StropError: The model does not load, or a store does not open.
     """
     use_threads(settings)
+    learner = load_learner(settings.learning.config)
     sam = load_sam(settings) if sam is None else sam
     client = build_client(settings)
     cache = build_embeddings(settings)
     encoder = Encoder(sam, build_images(settings, client), cache)
+    journal = Journal(settings.journal_url)
     return SegmentationService(
-        interaction=Interaction(sam, _zoom(settings)),
+        interaction=Interaction(sam, _zoom(settings), _corrector(settings, sam, learner)),
         encoder=encoder,
-        journal=Journal(settings.journal_url),
+        journal=journal,
         memory=_memory(settings),
         ahead=_ahead(settings, encoder, cache, client),
+        learning=_learning(settings, sam, encoder, journal, learner),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
     )
+
+
+def _learning(
+    settings: Settings,
+    sam: PromptableSam,
+    encoder: Encoder,
+    journal: Journal,
+    learner: LearnerSettings,
+) -> Learning:
+    if not settings.learning.is_on:
+        return NoLearning()
+    options = OnlineOptions(
+        scope=settings.learning.scope,
+        folder=settings.adapters_dir,
+        max_sessions=settings.learning.max_sessions,
+        seed=settings.learning.seed,
+    )
+    return OnlineLearning(sam, encoder, journal, learner, options)
+
+
+def _corrector(
+    settings: Settings, sam: PromptableSam, learner: LearnerSettings
+) -> Corrector | None:
+    if not settings.learning.is_on:
+        return None
+    return ClickCorrection(learner.correction, sam.input_size)
 
 
 def use_threads(settings: Settings) -> None:

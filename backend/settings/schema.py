@@ -273,6 +273,24 @@ class SessionSettings(Section):
     )
 
 
+class LearningSettings(Section):
+    """The decoder learns from the clicks and the submitted masks, in sessions of their own."""
+
+    is_on: bool = Field(
+        default=True, description="False answers every click with the base decoder, as it is."
+    )
+    scope: Literal["project", "label", "task"] = Field(
+        default="project", description="What shares what was learned (a click names no user)."
+    )
+    config: OptionalPath = Field(
+        default=None, description="How it learns, as configs/learner.yaml; empty: its defaults."
+    )
+    max_sessions: int = Field(
+        default=200, ge=1, description="Sessions in memory; the least recently used leave first."
+    )
+    seed: int = Field(default=0, description="Of the learner's draws.")
+
+
 class Settings(Section):
     """All settings of `strop serve`; the defaults serve the embedded model on one machine."""
 
@@ -294,6 +312,7 @@ class Settings(Section):
     prefetch: PrefetchSettings = PrefetchSettings()
     journal: JournalSettings = JournalSettings()
     sessions: SessionSettings = SessionSettings()
+    learning: LearningSettings = LearningSettings()
 
     @property
     def models_dir(self) -> Path:
@@ -304,6 +323,11 @@ class Settings(Section):
     def embeddings_dir(self) -> Path:
         """Folder of the embeddings on disk."""
         return self.embeddings.folder or self.data_dir / "embeddings"
+
+    @property
+    def adapters_dir(self) -> Path:
+        """Folder of what sessions learned."""
+        return self.data_dir / "sessions"
 
     @property
     def journal_url(self) -> str:

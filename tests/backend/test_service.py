@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from adaptation.errors import ImageError, InputError, ProtocolError, StoreError
-from adaptation.interaction import Answer, Interaction
+from adaptation.interaction import Interaction
 from adaptation.journal import Link, SubmissionRecord
 from adaptation.masks import decode_rle
 from adaptation.sam import Weights
@@ -24,6 +24,7 @@ from adaptation.types import Click
 from adaptation.zoom import ZoomSettings
 from backend.clicks import Memory
 from backend.encoding import Encoder
+from backend.records import ClickJob, ClickResult
 from backend.service import BusyError, SegmentationService
 from backend.sessions import DrawnBoxes, ObjectKey, ObjectStates
 from backend.wiring import build_embeddings, build_images
@@ -486,12 +487,19 @@ class Watching:
         self.given = weights
         self.clicked_on: list[ObjectKey] = []
         self.submissions: list[tuple[SubmissionRecord, Sequence[Link]]] = []
+        self.is_stopped = False
+
+    def click(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def weights(self, key: ObjectKey) -> tuple[Weights | None, str]:
         return self.given, "session-3"
 
-    def clicked(self, key: ObjectKey, answer: Answer) -> None:
-        self.clicked_on.append(key)
+    def clicked(self, job: ClickJob, result: ClickResult) -> None:
+        self.clicked_on.append(job.key)
+
+    def stop(self, timeout_s: float) -> None:
+        self.is_stopped = True
 
     def finished(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
         self.submissions.append((submission, links))
@@ -526,6 +534,7 @@ def test_what_learns_gives_the_weights_and_sees_clicks_and_submissions(
     assert unlearned["results"][0]["score"] != answer["results"][0]["score"]
     assert [key.object_id for key in learning.clicked_on] == ["kp-3"]
     assert len(learning.submissions) == 1
+    assert learning.is_stopped
 
 
 # Helpers
