@@ -36,6 +36,7 @@ class Project:
     title: str
     label_config: str
     n_tasks: int
+    n_annotations: int
     model_version: str
     asks_on_open: bool
 
@@ -236,6 +237,7 @@ def _project(entry: Mapping[str, Any]) -> Project:
         title=str(entry.get("title") or ""),
         label_config=str(entry.get("label_config") or ""),
         n_tasks=int(entry.get("task_number") or 0),
+        n_annotations=int(entry.get("total_annotations_number") or 0),
         model_version=str(entry.get("model_version") or ""),
         asks_on_open=bool(entry.get("show_collab_predictions")),
     )
