@@ -137,7 +137,15 @@ def _shorten_grace(server: Any, worker: _Worker) -> None:
 
 
 def _close_service(server: Any, worker: _Worker) -> None:
+    """Close what the worker holds, and end it there and then.
+
+    The interpreter's own way out would take torch apart for seconds, and wait for the threads of
+    requests that were given up.
+    """
     app = cast(Flask | None, worker.app.callable)
-    if app is not None:
-        app.extensions["strop"].close(CLOSE_TIMEOUT_S / 2)
-        logger.info("stopped")
+    if app is None:  # it did not load: gunicorn's exit code tells so
+        return
+    app.extensions["strop"].close(CLOSE_TIMEOUT_S / 2)
+    logger.info("stopped")
+    logging.shutdown()
+    os._exit(0)

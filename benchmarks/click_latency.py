@@ -1,0 +1,429 @@
+"""How long a click takes through HTTP, beside the bare decoder of the same model.
+
+    python -m benchmarks.click_latency                  # both image sizes, 1 and 4 clients
+    python -m benchmarks.click_latency --objects 4 --sizes 600x400 --clients 1
+
+A real `strop serve` runs on the loopback interface.  Every client draws objects of its own, five
+clicks each, with a pause before every click as people make it; just before the click, while the
+server has nothing to do, this process decodes the same prompt on the same model by itself.  All
+times are wall-clock; what counts are the ratios, since both sides ran on the same machine within
+the same second.
+
+- *cold*: first click on an image that nobody has opened.
+- *prefetched*: first click on an image whose task was opened before.
+- *later*: clicks two to five of an object.
+- *bare decode*: `PromptableSam.decode` with as many clicks and the fed-back mask, one thread.
+- *mask encoding*: logits to a mask at the image's size, its run lengths for the journal and for
+  Label Studio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
+
+from adaptation.catalog import load_model
+from adaptation.interaction import Answer, Interaction
+from adaptation.masks import encode_rle
+from adaptation.sam import PromptableSam
+from adaptation.types import Click, Embedding
+from adaptation.zoom import ZoomSettings
+from backend.rle import encode_brush
+
+RESULTS = Path(__file__).parent / "results" / "click_latency.json"
+CLICKS_PER_OBJECT = 5
+CONFIG = """
+<View>
+  <Image name="image" value="$image"/>
+  <KeyPointLabels name="kp" toName="image" smart="true"><Label value="Object"/></KeyPointLabels>
+  <BrushLabels name="brush" toName="image" smart="false"><Label value="Object"/></BrushLabels>
+</View>
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table: an image size (width, height) and a number of clients."""
+
+    width: int
+    height: int
+    clients: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}, {self.clients} client{'s' * (self.clients > 1)}"
+
+
+@dataclass
+class Times:
+    """Milliseconds by what was measured."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, name: str, milliseconds: float) -> None:
+        """Keep one measurement."""
+        with self.lock:
+            self.values.setdefault(name, []).append(milliseconds)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Count, median and 95th percentile of each."""
+        return {name: _summary(values) for name, values in self.values.items()}
+
+
+def _summary(values: Sequence[float]) -> dict[str, float]:
+    return {
+        "n": len(values),
+        "p50_ms": round(float(np.percentile(values, 50)), 2),
+        "p95_ms": round(float(np.percentile(values, 95)), 2),
+    }
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Milliseconds that a call took, and its result."""
+    started = time.perf_counter()
+    result = call()
+    return 1000 * (time.perf_counter() - started), result
+
+
+# Pictures ----------------------------------------------------------------------------------------
+
+
+def picture(width: int, height: int, seed: int) -> NDArray[np.uint8]:
+    """A photograph (scikit-image's coffee cup) at some size, a little different for every seed."""
+    base = Image.fromarray(data.coffee()).resize((width, height), Image.Resampling.BICUBIC)
+    shifted = np.roll(np.asarray(base), 7 * seed, axis=1)
+    return np.clip(shifted.astype(np.int16) + seed % 5, 0, 255).astype(np.uint8)
+
+
+def write_pictures(folder: Path, case: Case, count: int, first_seed: int) -> list[str]:
+    """Write JPEG files; returns their references as a task would hold them."""
+    references = []
+    for seed in range(first_seed, first_seed + count):
+        name = f"{case.width}x{case.height}-{seed}.jpg"
+        Image.fromarray(picture(case.width, case.height, seed)).save(folder / name, quality=92)
+        references.append(f"/data/local-files/?d={name}")
+    return references
+
+
+# The server --------------------------------------------------------------------------------------
+
+
+class Server:
+    """A `strop serve` of its own, with its data in a folder."""
+
+    def __init__(self, folder: Path, images: Path, model: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.embeddings = folder / "embeddings"
+        arguments = ["--port", str(self.port), "--data-dir", str(folder), "--model", model]
+        arguments += ["--log-level", "warning", "--set", f"images.allowed_folders={images}"]
+        command = [sys.executable, "-c", "from backend.cli import main; main()", "serve"]
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("STROP_")}
+        self.process = subprocess.Popen([*command, *arguments], env=environ)
+
+    def ask(self, path: str, body: object = None) -> dict[str, Any]:
+        """GET, or POST where there is a body."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
+        with urllib.request.urlopen(request, timeout=300) as reply:
+            answer: dict[str, Any] = json.load(reply)
+            return answer
+
+    def wait_until_up(self) -> None:
+        """Return when it answers."""
+        while True:
+            try:
+                self.ask("/health")
+                return
+            except OSError:
+                code = self.process.poll()
+                assert code is None, f"the server ended with code {code}"
+                time.sleep(0.1)
+
+    def n_embeddings(self) -> int:
+        """Embeddings that have reached the disk."""
+        return sum(1 for path in self.embeddings.rglob("*") if path.suffix == ".safetensors")
+
+    def memory_mb(self) -> dict[str, float]:
+        """Resident memory of the worker, now and at its most (Linux)."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        worker = children.read_text().split()[0]
+        status = Path(f"/proc/{worker}/status").read_text().splitlines()
+        found = {
+            line.split(":")[0]: float(line.split()[1]) / 1000 for line in status if "kB" in line
+        }
+        return {"now": round(found["VmRSS"]), "most": round(found["VmHWM"])}
+
+    def stop(self) -> None:
+        """End it and wait for its end."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+
+
+@contextmanager
+def serving(images: Path, model: str) -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="strop-benchmark-"))
+    server = Server(folder, images, model)
+    try:
+        server.wait_until_up()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# Clicks ------------------------------------------------------------------------------------------
+
+
+def request_of(case: Case, task: int, reference: str, clicks: Sequence[Click], name: str) -> Any:
+    """A /predict request; without clicks, that of a task that is opened."""
+    regions = [
+        {
+            "original_width": case.width,
+            "original_height": case.height,
+            "image_rotation": 0,
+            "value": {
+                "x": 100 * (click.x + 0.5) / case.width,
+                "y": 100 * (click.y + 0.5) / case.height,
+                "width": 0.2,
+                "labels": ["Object"],
+                "keypointlabels": ["Object"],
+            },
+            "is_positive": click.is_positive,
+            "id": f"{name}-{index}",
+            "from_name": "kp",
+            "to_name": "image",
+            "type": "keypointlabels",
+            "origin": "manual",
+        }
+        for index, click in enumerate(clicks)
+    ]
+    return {
+        "tasks": [{"id": task, "project": 1, "data": {"image": reference}}],
+        "project": "1.1795252480",
+        "label_config": CONFIG,
+        "params": {"context": {"result": regions} if clicks else None},
+    }
+
+
+def clicks_of(case: Case, seed: int) -> list[Click]:
+    """Five clicks around one spot, every third one negative and a little off."""
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform(0.25, 0.75, 2)
+    clicks = []
+    for index in range(CLICKS_PER_OBJECT):
+        is_positive = index % 3 != 2
+        spread = 0.02 if is_positive else 0.12
+        x, y = np.clip(centre + rng.normal(0, spread, 2) * (index > 0), 0.02, 0.98)
+        clicks.append(Click(x=x * case.width, y=y * case.height, is_positive=is_positive))
+    return clicks
+
+
+class Bare:
+    """The model in this process, without anything around it."""
+
+    def __init__(self, sam: PromptableSam, case: Case, embedding: Embedding) -> None:
+        self.interaction = Interaction(sam, ZoomSettings(is_on=False))
+        self.size = (case.height, case.width)
+        self.embedding = embedding
+        self.lock = threading.Lock()
+
+    def measure(self, clicks: Sequence[Click], before: Answer | None, times: Times) -> Answer:
+        """Decode what the server is about to decode; its time, and that of encoding a mask."""
+        with self.lock:
+            state = None if before is None else before.state
+            answer = self.interaction.answer(
+                lambda view: self.embedding, self.size, tuple(clicks), None, state
+            )
+            with torch.no_grad():
+                decoding, _ = timed(
+                    lambda: self.interaction.sam.decode(self.embedding, [answer.prompt])
+                )
+            drawing, mask = timed(lambda: self.interaction.mask(answer))
+            encoding, _ = timed(lambda: (encode_rle(mask), encode_brush(mask)))
+        if before is not None:
+            times.add("bare decode", decoding)
+            times.add("mask encoding", drawing + encoding)
+        return answer
+
+
+@dataclass
+class Client:
+    """One annotator: draws objects on an image whose embedding is there."""
+
+    server: Server
+    case: Case
+    bare: Bare
+    times: Times
+    task: int
+    reference: str
+    think_s: float
+
+    def draw(self, n_objects: int, seed: int) -> None:
+        """Click on one object after the other."""
+        for number in range(n_objects):
+            clicks, before = clicks_of(self.case, 1000 * seed + number), None
+            for step in range(1, len(clicks) + 1):
+                time.sleep(self.think_s)
+                before = self.bare.measure(clicks[:step], before, self.times)
+                name = f"c{seed}-{number}"
+                body = request_of(self.case, self.task, self.reference, clicks[:step], name)
+                elapsed, _ = timed(lambda body=body: self.server.ask("/predict", body))  # type: ignore[misc]
+                if step > 1:
+                    self.times.add("later", elapsed)
+
+
+def first_clicks(
+    server: Server, case: Case, references: Sequence[str], times: Times, *, is_opened: bool
+) -> None:
+    """The first click on each of some images."""
+    for index, reference in enumerate(references):
+        task = 100 + index if is_opened else 500 + index
+        if is_opened:
+            present = server.n_embeddings()
+            server.ask("/predict", request_of(case, task, reference, (), ""))
+            while server.n_embeddings() == present:
+                time.sleep(0.02)
+            time.sleep(0.2)
+        clicks = clicks_of(case, index)[:1]
+        body = request_of(case, task, reference, clicks, f"f{task}")
+        elapsed, _ = timed(lambda body=body: server.ask("/predict", body))  # type: ignore[misc]
+        times.add("prefetched" if is_opened else "cold", elapsed)
+        time.sleep(0.5)  # the view of the next click is encoded behind the answer
+
+
+def run_case(sam: PromptableSam, case: Case, args: argparse.Namespace) -> dict[str, Any]:
+    """All measurements of one case, on a fresh server."""
+    times = Times()
+    with tempfile.TemporaryDirectory() as images:
+        folder = Path(images)
+        firsts = write_pictures(folder, case, 2 * args.firsts, first_seed=0)
+        shared = write_pictures(folder, case, case.clients, first_seed=1000)
+        with serving(folder, args.model) as server:
+            first_clicks(server, case, firsts[: args.firsts], times, is_opened=False)
+            first_clicks(server, case, firsts[args.firsts :], times, is_opened=True)
+            clients = []
+            for number, reference in enumerate(shared):
+                pixels = np.asarray(Image.open(folder / reference.rpartition("=")[2]))
+                bare = Bare(sam, case, sam.embed(pixels))
+                warm = request_of(case, number, reference, clicks_of(case, 99)[:1], f"w{number}")
+                server.ask("/predict", warm)
+                clients.append(Client(server, case, bare, times, number, reference, args.think))
+            threads = [
+                threading.Thread(target=client.draw, args=(args.objects, number))
+                for number, client in enumerate(clients)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            memory = server.memory_mb()
+    return {"case": str(case), "times": times.summary(), "server_memory_mb": memory}
+
+
+# Results -----------------------------------------------------------------------------------------
+
+
+def ratios(result: dict[str, Any]) -> dict[str, float]:
+    """What the goals speak of."""
+    p50 = {name: value["p50_ms"] for name, value in result["times"].items()}
+    goal = 1.5 * p50["bare decode"] + p50["mask encoding"]
+    return {
+        "later / bare decode": round(p50["later"] / p50["bare decode"], 2),
+        "later / goal": round(p50["later"] / goal, 2),
+        "prefetched / later": round(p50["prefetched"] / p50["later"], 2),
+        "cold / later": round(p50["cold"] / p50["later"], 2),
+    }
+
+
+def print_table(results: Sequence[dict[str, Any]]) -> None:
+    columns = ("cold", "prefetched", "later", "bare decode", "mask encoding")
+    print(f"\n{'p50 / p95 in ms':<22}" + "".join(f"{name:>18}" for name in columns))
+    for result in results:
+        cells = [result["times"][name] for name in columns]
+        shown = "".join(f"{c['p50_ms']:>9.0f} /{c['p95_ms']:>7.0f}" for c in cells)
+        print(f"{result['case']:<22}{shown}")
+    names = list(results[0]["ratios"])
+    print(f"\n{'ratios of p50':<22}" + "".join(f"{name:>22}" for name in names))
+    for result in results:
+        print(f"{result['case']:<22}" + "".join(f"{result['ratios'][n]:>22.2f}" for n in names))
+    print("goal = 1.5 x bare decode + mask encoding; at most 1.00 meets it")
+
+
+def environment(sam: PromptableSam) -> dict[str, Any]:
+    """What the numbers depend on."""
+    git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "command": " ".join(["python -m benchmarks.click_latency", *sys.argv[1:]]),
+        "commit": commit,
+        "model": sam.model_id,
+        "encoder": sam.encoder_id,
+        "decoder": sam.decoder_id,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--model", default="compact")
+    parser.add_argument("--sizes", nargs="+", default=["600x400", "4000x2667"])
+    parser.add_argument("--clients", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--objects", type=int, default=8, help="objects of each client")
+    parser.add_argument("--firsts", type=int, default=6, help="first clicks of each kind")
+    parser.add_argument("--think", type=float, default=0.7, help="seconds before a click")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    torch.set_num_threads(1)
+    sam = load_model(args.model, Path(".strop/models"), show_progress=True)
+    before = environment(sam)
+    results = []
+    for size in args.sizes:
+        width, height = map(int, size.split("x"))
+        for clients in args.clients:
+            result = run_case(sam, Case(width, height, clients), args)
+            results.append({**result, "ratios": ratios(result)})
+            print_table(results[-1:])
+    print_table(results)
+    report = {**before, "load_after": environment(sam)["load"], "results": results}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(f"median of all ratios to the goal: {_median(results):.2f}; written to {args.out}")
+
+
+def _median(results: Sequence[dict[str, Any]]) -> float:
+    return statistics.median(result["ratios"]["later / goal"] for result in results)
+
+
+if __name__ == "__main__":
+    main()
