@@ -115,6 +115,8 @@ def test_a_broken_mask_fits_nothing_and_stops_nothing() -> None:
     good = region("y", square(0, 0, 4))
     offers = [offer("a", square(0, 0, 4))]
     assert origin([region("x", broken), good], [], offers) == [("none", None), ("overlap", "a")]
+    [found] = match([region("a", broken)], offers, [])
+    assert (found.how, found.iou) == ("region_id", None)
 
 
 @given(
@@ -261,7 +263,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Journal:
     return Journal(f"sqlite:///{tmp_path_factory.mktemp('many')}/journal.db")
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(news=st.permutations([*CLICKS, CREATED, UPDATED, CREATED]), project=unique_names)
 def test_nothing_is_lost_or_doubled_in_any_order_of_arrival(
     many: Journal, news: list[InteractionRecord | SubmissionRecord], project: str
