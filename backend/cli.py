@@ -154,11 +154,19 @@ def export(settings: Settings, out: str, format: str, project: str | None) -> No
 
 @strop.command()
 @settings_options
-def doctor(settings: Settings) -> None:
+@click.option("--project", type=int, help="Only this project.")
+@click.option(
+    "--fix",
+    is_flag=True,
+    help="Connect the project(s) and register the webhook with the password first.",
+)
+@click.option("--url", metavar="URL", help="Strop's address as Label Studio reaches it.")
+def doctor(settings: Settings, project: int | None, fix: bool, url: str | None) -> None:
     """Check the set-up: a line for each finding, with what to do."""
     from backend.doctor import run
 
-    sys.exit(run(settings))
+    number = None if project is None else str(project)
+    sys.exit(run(settings, project_id=number, fix=fix, backend_url=url))
 
 
 @strop.command()

@@ -102,10 +102,10 @@ class InferenceSettings(Section):
         description="Clicks decoded at once; more than the cores gains nothing.",
     )
     encodes: int = Field(
-        default=1,
+        default=2,
         ge=1,
         le=64,
-        description="Images encoded at once; each takes torch_threads cores.",
+        description="Images encoded at once; of several, one place is kept free for clicks.",
     )
     torch_threads: int = Field(
         default=0,
