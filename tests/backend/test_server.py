@@ -108,6 +108,9 @@ def test_it_serves_and_a_click_in_flight_is_answered_when_it_stops(server: Serve
     clicking = threading.Thread(target=lambda: answers.append(server.ask("/predict", body)))
     clicking.start()
     time.sleep(0.3)
+    started = time.monotonic()
+    assert server.ask("/health")["status"] == "UP"
+    assert time.monotonic() - started < 1.0, "Label Studio waits no longer"
     assert server.stop() == 0
     clicking.join(30)
 
