@@ -132,6 +132,7 @@ class Encoder:
         sam: The model.
         store: Kept between runs; None encodes every view anew in every run.
         n_in_memory: Embeddings that this process keeps at hand; 0 for none.
+        clock: Seconds, for what is timed.
     """
 
     def __init__(
@@ -139,10 +140,12 @@ class Encoder:
         sam: PromptableSam,
         store: EncodingStore | None = None,
         n_in_memory: int = _N_IN_MEMORY,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._sam = sam
         self._store = store
         self._n_in_memory = n_in_memory
+        self._clock = clock
         self._memory: OrderedDict[str, Embedding] = OrderedDict()
         self.encode_s = 0.0
         """Seconds spent in the encoder so far."""
@@ -182,9 +185,9 @@ class Encoder:
         return replace(found, features=found.features.to(self._sam.device, torch.float32))
 
     def _encode(self, key: str, image: NDArray[np.uint8], view: View) -> Embedding:
-        started = time.perf_counter()
+        started = self._clock()
         fresh = self._sam.embed(image[view.y0 : view.y1, view.x0 : view.x1])
-        self.encode_s += time.perf_counter() - started
+        self.encode_s += self._clock() - started
         self.n_encoded += 1
         half = replace(fresh, features=fresh.features.half())
         if self._store is not None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from training.harness import Mode
 from training.metrics import Metric
 from training.summary import ResultTable
 
@@ -53,7 +53,7 @@ def plot_stream(table: ResultTable, metric: Metric, title: str, path: Path) -> N
     figure, axes = _canvas(title)
     objects = np.arange(1, len(table.refs) + 1)
     for mode in table.modes:
-        per_order = np.stack([table.stream_curve(mode, order, metric) for order in _orders(table)])
+        per_order = table.stream_curves(mode, metric)
         axes.plot(objects, per_order.mean(axis=0), color=_COLOURS[mode], label=mode)
         axes.fill_between(
             objects, per_order.min(axis=0), per_order.max(axis=0), color=_COLOURS[mode], alpha=0.2
@@ -62,11 +62,6 @@ def plot_stream(table: ResultTable, metric: Metric, title: str, path: Path) -> N
     axes.set_ylabel(f"{metric.name} so far (%)")
     axes.set_ylim(bottom=0)
     _save(figure, axes, path)
-
-
-def _orders(table: ResultTable) -> range:
-    mode: Mode = "adapted" if "adapted" in table.modes else "frozen"
-    return range(table.n_orders(mode))
 
 
 def _canvas(title: str) -> tuple[Figure, Axes]:
@@ -79,5 +74,6 @@ def _canvas(title: str) -> tuple[Figure, Axes]:
 
 
 def _save(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     figure.savefig(path, dpi=_DPI)

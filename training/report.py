@@ -27,6 +27,7 @@ class Report:
         rows: The table.
         pace: Times and obedience, by mode.
         curves: mIoU after 1..n clicks, by mode.
+        streams: Failure rate over the stream so far (mean over the orders), by its name and mode.
     """
 
     identity: Mapping[str, Any]
@@ -34,6 +35,7 @@ class Report:
     rows: Sequence[Row]
     pace: Mapping[Mode, Pace]
     curves: Mapping[Mode, Sequence[float]]
+    streams: Mapping[str, Mapping[Mode, Sequence[float]]]
 
 
 def make_report(
@@ -50,6 +52,7 @@ def make_report(
         rows=rows_of(table, metrics, seed, has_groups),
         pace={mode: pace_of(table.all(mode)) for mode in table.modes},
         curves={mode: mean_curve(table, mode) for mode in table.modes},
+        streams={m.name: learning_curves(table, m) for m in metrics if m.kind == "fr"},
     )
 
 
@@ -57,6 +60,12 @@ def mean_curve(table: ResultTable, mode: Mode) -> list[float]:
     """The mean IoU in percent after each number of clicks, over objects and orders."""
     per_click = [Metric("iou", n) for n in range(1, table.n_clicks + 1)]
     return [float(table.values(mode, metric).mean()) for metric in per_click]
+
+
+def learning_curves(table: ResultTable, metric: Metric) -> dict[Mode, list[float]]:
+    """A metric over the objects so far, along the streams, for every mode."""
+    curves = {mode: table.stream_curves(mode, metric).mean(axis=0) for mode in table.modes}
+    return {mode: [float(value) for value in curve] for mode, curve in curves.items()}
 
 
 # JSON -----------------------------------------------------------------------------------------
@@ -70,7 +79,8 @@ def report_to_json(report: Report) -> dict[str, Any]:
         **report.identity,
         "metrics": {row.metric.name: _row_to_json(row) for row in report.rows},
         "pace": {mode: dataclasses.asdict(pace) for mode, pace in report.pace.items()},
-        "curves": {mode: list(curve) for mode, curve in report.curves.items()},
+        "curves": dict(report.curves),
+        "streams": {name: dict(curves) for name, curves in report.streams.items()},
     }
 
 
@@ -117,8 +127,8 @@ def _head(report: Report) -> list[str]:
     if "adapted" in report.pace:
         kept = "groups kept together" if streams["keep_groups"] else "single objects shuffled"
         lines += [
-            f"learner: sees clicks and submitted masks only; {streams['orders']} seeded orders, "
-            f"{kept}, {streams['sessions']} session(s) an order",
+            f"learner: sees clicks and submitted masks only; seeded orders: {streams['orders']}, "
+            f"{kept}, sessions in each: {streams['sessions']}",
             f"submitted mask: the prediction when its IoU >= {rules['target']:.2f}, "
             "else, after the last click, the ground truth",
         ]
@@ -146,7 +156,19 @@ def _table(report: Report) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [head, *body]
     ]
-    return [lines[0], "-" * max(len(line) for line in lines), *lines[1:]]
+    return [lines[0], "-" * max(len(line) for line in lines), *lines[1:], *_notes(report)]
+
+
+def _notes(report: Report) -> list[str]:
+    """What the table's signs mean, as far as they occur."""
+    notes = []
+    if any(row.metric.kind == "fr_strict" for row in report.rows):
+        notes.append("(>=): RITM's older count, success on the very last click is a failure too")
+    if len(report.pace) == 2:
+        notes.append("p: exact sign test for FR, paired bootstrap for the rest, two-sided")
+    if any(len(row.adapted.per_order) > 1 for row in report.rows if row.adapted is not None):
+        notes.append("adapted: mean over the orders, in round brackets the least and the greatest")
+    return notes
 
 
 def _cells(row: Row, has_both: bool, has_groups: bool) -> list[str]:

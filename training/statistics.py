@@ -94,12 +94,15 @@ def bootstrap_p_value(
 ) -> float:
     """Two-sided p-value of a mean paired difference being 0, by the bootstrap.
 
-    Twice the smaller share of resampled means on one side of 0; never below 1 / n_draws, never
-    above 1.
+    Twice the smaller share of resampled means on one side of 0.  Never below 1 / n_draws, nor below
+    2^(1 - N), the least that the signs of N pairs can say: resamples of a handful of pairs that
+    all point one way know no doubt.  Never above 1.
     """
     means = bootstrap_means(differences, seed, clusters=clusters, n_draws=n_draws)
     one_sided = min(float((means <= 0).mean()), float((means >= 0).mean()))
-    return float(np.clip(2 * one_sided, 1 / n_draws, 1.0))
+    n_units = len(differences) if clusters is None else len(set(clusters))
+    least = max(1 / n_draws, 2.0 ** (1 - n_units))
+    return float(np.clip(2 * one_sided, least, 1.0))
 
 
 def sign_test(differences: Values) -> SignTest:

@@ -124,10 +124,6 @@ class ResultTable:
         """What was run, frozen first."""
         return tuple(mode for mode in ("frozen", "adapted") if mode in self._results)
 
-    def n_orders(self, mode: Mode) -> int:
-        """How often each object was done."""
-        return len(self._results[mode])
-
     def all(self, mode: Mode) -> list[ObjectResult]:
         """Every result of a mode."""
         return [r for order in self._results[mode].values() for r in order.values()]
@@ -144,6 +140,11 @@ class ResultTable:
         """The metric of every object in every order, `[orders, N]`, in the metric's unit."""
         rows = [metric.per_object(*self.curves(mode, o)) for o in sorted(self._results[mode])]
         return metric.scale * np.stack(rows)
+
+    def stream_curves(self, mode: Mode, metric: Metric) -> Values:
+        """The running mean of a metric along the stream of every order, `[orders, N]`."""
+        n_orders = max(len(orders) for orders in self._results.values())
+        return np.stack([self.stream_curve(mode, order, metric) for order in range(n_orders)])
 
     def stream_curve(self, mode: Mode, order: int, metric: Metric) -> Values:
         """The running mean of a metric along the stream of an order, `[N]`.

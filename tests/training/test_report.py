@@ -160,6 +160,8 @@ def test_the_json_holds_everything_and_no_path(tmp_path: Path) -> None:
     assert content["metrics"]["FR6@90"]["frozen"]["mean"] == 50.0
     assert content["metrics"]["FR6@90"]["change"]["signs"]["n_higher"] == 0
     assert len(content["curves"]["adapted"]) == N_CLICKS
+    assert len(content["streams"]["FR6@90"]["adapted"]) == N_OBJECTS
+    assert content["streams"]["FR6@90"]["frozen"][-1] == 50.0
     assert content["command"].startswith("strop-train evaluate")
     assert {"commit", "versions", "created_at", "data", "model", "rules"} <= content.keys()
     assert str(tmp_path) not in json.dumps(content)

@@ -55,6 +55,7 @@ def test_nothing_and_unequal_lengths_are_refused() -> None:
 def test_the_p_value_is_small_for_a_clear_difference_and_one_for_none() -> None:
     assert bootstrap_p_value(np.full(30, -1.0), 0, n_draws=1000) == 1 / 1000
     assert bootstrap_p_value(np.zeros(30), 0) == 1.0
+    assert bootstrap_p_value(np.full(5, -1.0), 0) == 2 / 32, "five pairs cannot say more"
     even = np.array([-1.0, 1.0] * 20)
     assert bootstrap_p_value(even, 0) > 0.8
 
