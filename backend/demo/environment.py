@@ -53,7 +53,7 @@ def _call(command: list[str]) -> None:
         raise DemoError(
             f"Label Studio cannot be installed; `{' '.join(command[1:4])}` says:\n{last}\n"
             "Mend that and start again, or name an environment that has label-studio with "
-            "--label-studio."
+            "--environment."
         )
 
 

@@ -14,27 +14,28 @@ from backend.label_studio import LabelStudioClient, LabelStudioError, Project
 
 TITLE = "Strop demo"
 
-# `smart` is true unless it says otherwise, and a smart brush would show as one more tool.
-LABEL_CONFIG = """\
-<View>
-  <Image name="image" value="$image" zoom="true" zoomControl="true"/>
-  <KeyPointLabels name="click" toName="image" smart="true">
-    <Label value="Object" background="#1f77b4"/>
-    <Label value="Nucleus" background="#9467bd"/>
-    <Label value="Damage" background="#d62728"/>
-  </KeyPointLabels>
-  <RectangleLabels name="box" toName="image" smart="true">
-    <Label value="Object" background="#1f77b4"/>
-    <Label value="Nucleus" background="#9467bd"/>
-    <Label value="Damage" background="#d62728"/>
-  </RectangleLabels>
-  <BrushLabels name="mask" toName="image" smart="false">
-    <Label value="Object" background="#1f77b4"/>
-    <Label value="Nucleus" background="#9467bd"/>
-    <Label value="Damage" background="#d62728"/>
-  </BrushLabels>
-</View>
-"""
+LABELS = {"Object": "#1f77b4", "Nucleus": "#9467bd", "Damage": "#d62728"}
+
+
+def _control(kind: str, name: str, title: str, *, is_smart: bool) -> str:
+    """One row of labels.  `smart` is true unless it says otherwise: a brush has to say so."""
+    labels = "".join(f'<Label value="{v}" background="{c}"/>' for v, c in LABELS.items())
+    smart = str(is_smart).lower()
+    return (
+        '  <View style="display: flex; align-items: center; gap: 1em">\n'
+        f'    <Header value="{title}" size="6" style="margin: 0; font-size: 14px; width: 5em"/>\n'
+        f'    <{kind} name="{name}" toName="image" smart="{smart}">{labels}</{kind}>\n'
+        "  </View>\n"
+    )
+
+
+LABEL_CONFIG = (
+    '<View>\n  <Image name="image" value="$image" zoom="true" zoomControl="true"/>\n'
+    + _control("KeyPointLabels", "click", "Click", is_smart=True)
+    + _control("RectangleLabels", "box", "Box", is_smart=True)
+    + _control("BrushLabels", "mask", "Brush", is_smart=False)
+    + "</View>\n"
+)
 
 
 def prepare_project(

@@ -27,9 +27,9 @@ START_TIMEOUT_S = 600.0
 HOW_TO_CLICK = """\
 How to click:
   1. Open a task. At the bottom, switch Auto-Annotation on and leave Auto-Accept off.
-  2. Press 1, 2 or 3 for a label, then M until the Auto-Detect tool is chosen; click on an object.
-  3. Too little? Click there. Too much? Hold Alt and click there. The mask follows every click.
-  4. Accept with the tick at the bottom, go on with the next object, and press Submit at the end."""
+  2. Press 1 for a label, M for the Auto-Detect tool, and click on an object: a mask appears.
+  3. Mend it: press 1 and click where it lacks something; 1 and Alt+click where it has too much.
+  4. Accept it with the tick at the bottom, go on with the next object, and Submit at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

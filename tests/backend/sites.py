@@ -50,6 +50,13 @@ class Reply:
 Answer = Callable[[Request], Reply]
 
 
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up, as tests make them do, are no news."""
+
+
 class Site:
     """A server whose paths answer with functions; it keeps the requests it got."""
 
@@ -81,8 +88,7 @@ class Site:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _QuietServer(("127.0.0.1", 0), Handler)
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = int(self._server.server_address[1])
@@ -93,8 +99,9 @@ class Site:
         return route(request) if route else Reply(404)
 
     def serve(self, path: str, content: bytes, media_type: str = "image/png") -> str:
-        """Serve fixed bytes at a path; returns the address."""
-        self.routes[path] = lambda _: Reply(200, content, {"Content-Type": media_type})
+        """Serve fixed bytes at a path, to pages of any origin; returns the address."""
+        headers = {"Content-Type": media_type, "Access-Control-Allow-Origin": "*"}
+        self.routes[path] = lambda _: Reply(200, content, dict(headers))
         return self.url + path
 
     def redirect(self, path: str, target: str) -> str:

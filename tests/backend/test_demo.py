@@ -82,7 +82,7 @@ def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     said: list[str] = []
     with pytest.raises(DemoError, match="cannot be installed; `-m venv") as caught:
         label_studio_command(tmp_path / "file" / "environment", said.append)
-    assert "--label-studio" in str(caught.value)
+    assert "--environment" in str(caught.value)
     assert said[0].startswith("Installing Label Studio into")
 
 

@@ -1,0 +1,170 @@
+// A browser that tests drive: one JSON command a line on standard input, one JSON answer a line on
+// standard output.  {"call": "click", "args": [50, 40, ["Alt"]]} -> {"value": ...} or {"error": ...}
+//
+// Knows the canvas of Label Studio 1.23.  Positions are percent of the image.
+const readline = require('readline');
+const { chromium } = require('playwright-core');
+
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+  '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+
+let browser, page, base;
+const pageErrors = [];
+
+const commands = {
+  // Opens the browser and logs in.  options: autoAccept, keepLabel (both in the browser's storage)
+  async launch(url, email, password, executable, options = {}) {
+    base = url;
+    browser = await chromium.launch({ executablePath: executable, headless: true, args: FLAGS });
+    const context = await browser.newContext({ viewport: { width: 1440, height: 900 } });
+    await context.addInitScript(o => {
+      localStorage.setItem('autoAnnotation', 'true');
+      localStorage.setItem('autoAcceptSuggestions', String(!!o.autoAccept));
+      localStorage.setItem('labelStudio:settings', JSON.stringify({ continuousLabeling: !!o.keepLabel }));
+    }, options);
+    page = await context.newPage();
+    page.on('pageerror', error => pageErrors.push(String(error)));
+    await page.goto(`${base}/user/login/`);
+    await page.fill('input[name=email]', email);
+    await page.fill('input[name=password]', password);
+    await Promise.all([page.waitForURL(u => !u.pathname.includes('login'), { timeout: 60000 }),
+      page.click('button[type=submit]')]);
+  },
+
+  async openTask(project, task) {
+    await page.goto(`${base}/projects/${project}/data?task=${task}`);
+    await page.waitForSelector('.konvajs-content canvas', { timeout: 60000 });
+    await page.waitForFunction(() => {
+      const image = imageOf();
+      return image && image.stageWidth > 1 && image.naturalWidth > 1;
+      function imageOf() {
+        const names = window.Htx?.annotationStore?.selected?.names;
+        return names && [...names.values()].find(tag => tag.type === 'image');
+      }
+    }, null, { timeout: 60000 });
+    await page.waitForTimeout(500);
+  },
+
+  // Chooses a label by its hotkey, which brings the plain tool along, and then the smart tool of its
+  // control: M is the first of them, the others unfold from the Auto-Detect button.
+  async chooseTool(control, label, tool) {
+    const state = () => page.evaluate(([c, value]) => {
+      const names = window.Htx.annotationStore.selected.names;
+      const found = names.get(c).findLabel(value);
+      const chosen = names.get('image').getToolsManager().findSelectedTool() || {};
+      return { isSelected: !!found.selected, tool: chosen.fullName, hotkey: found.hotkey };
+    }, [control, label]);
+    for (let i = 0; i < 3; i++) {
+      let now = await state();
+      if (!now.isSelected) await page.keyboard.press(now.hotkey);
+      await page.waitForTimeout(200);
+      now = await state();
+      if (now.isSelected && now.tool === `${tool}-dynamic`) return now;
+      if (tool === 'KeyPointTool') await page.keyboard.press('m');
+      else {
+        await page.locator('.lsf-tool_smart').first().hover();
+        await page.waitForTimeout(300);
+        await page.locator('.lsf-tool_smart[aria-label="rectangle-tool"]').last().click();
+      }
+      await page.waitForTimeout(200);
+    }
+    return state();
+  },
+
+  // Clicks on the image and waits for Strop's answer to be drawn; returns the request's status.
+  async click(xPercent, yPercent, modifiers = []) {
+    const at = await pixelAt(xPercent, yPercent);
+    const answered = page.waitForResponse(r => r.url().includes('/interactive-annotating'));
+    for (const key of modifiers) await page.keyboard.down(key);
+    await page.mouse.move(at.x - 2, at.y - 2);
+    await page.mouse.click(at.x, at.y);
+    for (const key of modifiers) await page.keyboard.up(key);
+    return finished(await answered);
+  },
+
+  async drawBox(x0, y0, x1, y1) {
+    const from = await pixelAt(x0, y0), to = await pixelAt(x1, y1);
+    const answered = page.waitForResponse(r => r.url().includes('/interactive-annotating'));
+    await page.mouse.move(from.x, from.y);
+    await page.mouse.down();
+    await page.mouse.move((from.x + to.x) / 2, (from.y + to.y) / 2, { steps: 4 });
+    await page.mouse.move(to.x, to.y, { steps: 4 });
+    await page.mouse.up();
+    return finished(await answered);
+  },
+
+  // What is on the canvas: regions and suggestions with the masks as they are drawn, in Label
+  // Studio's run lengths, at the size of the image.
+  async canvas() {
+    return page.evaluate(() => {
+      const annotation = window.Htx.annotationStore.selected;
+      const describe = region => {
+        const result = region.serialize();
+        return { id: region.cleanId, type: region.type, labels: region.labels, score: region.score,
+          width: result?.original_width, height: result?.original_height, value: result?.value };
+      };
+      return { regions: annotation.regions.map(describe),
+        suggestions: [...annotation.suggestions.values()].map(describe) };
+    });
+  },
+
+  acceptAll: () => settle(page.locator('[data-testid=bottombar-accept-suggestions-button]').click()),
+  rejectAll: () => settle(page.locator('[data-testid=bottombar-reject-suggestions-button]').click()),
+
+  async submit() {
+    const saved = page.waitForResponse(r => r.url().includes('/annotations') &&
+      ['POST', 'PATCH'].includes(r.request().method()) && !r.url().includes('drafts'));
+    await page.locator('button[aria-label="submit"], button:has-text("Submit"), ' +
+      'button[aria-label="update"], button:has-text("Update")').first().click();
+    return (await saved).status();
+  },
+
+  async screenshot(path, clip = null) {
+    await page.mouse.move(5, 5);
+    await page.waitForTimeout(400);
+    await page.screenshot({ path, type: 'jpeg', quality: 88, ...(clip ? { clip } : {}) });
+  },
+
+  // All text that the page shows: to look for messages.
+  visibleText: () => page.evaluate(() => document.body.innerText),
+  pageErrors: () => pageErrors,
+  async evaluate(source) { return page.evaluate(source); },
+  async press(key) { await page.keyboard.press(key); await page.waitForTimeout(200); },
+  async close() { if (browser) await browser.close(); },
+};
+
+async function pixelAt(xPercent, yPercent) {
+  const area = await page.evaluate(() => {
+    const box = document.querySelector('.konvajs-content').getBoundingClientRect();
+    const image = [...window.Htx.annotationStore.selected.names.values()].find(t => t.type === 'image');
+    return { x: box.x, y: box.y, width: image.stageWidth, height: image.stageHeight };
+  });
+  return { x: area.x + area.width * xPercent / 100, y: area.y + area.height * yPercent / 100 };
+}
+
+async function finished(response) {
+  const body = await response.json();
+  await page.waitForTimeout(400);
+  await page.evaluate(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))));
+  return { status: response.status(), errors: body.errors || [] };
+}
+
+async function settle(action) {
+  await action;
+  await page.waitForTimeout(500);
+}
+
+const lines = readline.createInterface({ input: process.stdin });
+let last = Promise.resolve();
+lines.on('line', line => { last = last.then(() => answer(line)); });
+lines.on('close', () => last.then(() => commands.close()).then(() => process.exit(0)));
+
+async function answer(line) {
+  const { call, args = [] } = JSON.parse(line);
+  try {
+    const value = await commands[call](...args);
+    console.log(JSON.stringify({ value: value === undefined ? null : value }));
+  } catch (error) {
+    console.log(JSON.stringify({ error: `${call}: ${error.message || error}` }));
+  }
+}
