@@ -121,7 +121,7 @@ def serve(settings: Settings) -> None:
             may_download=settings.model.download,
             show_progress=True,
         )
-    sys.exit(run(settings))
+    run(settings)
 
 
 @strop.command()

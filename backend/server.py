@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import socket
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
@@ -92,8 +92,8 @@ class GunicornApplication(BaseApplication):
         return app
 
 
-def serve(settings: Settings) -> int:
-    """Serve until a signal stops it; returns the exit code.
+def serve(settings: Settings) -> NoReturn:
+    """Serve until a signal stops it, and end the process with an exit code.
 
     Raises:
         SettingsError: The port is taken.
@@ -106,8 +106,8 @@ def serve(settings: Settings) -> int:
         if os.getpid() != parent:  # the worker ends here too, and gunicorn reads its exit code
             raise
         code = stop.code if isinstance(stop.code, int) else 1
-        return 2 if code in FAILED_TO_LOAD else code
-    return 0
+        _end_at_once(2 if code in FAILED_TO_LOAD else code)
+    _end_at_once(0)
 
 
 def address(host: str, port: int) -> str:
@@ -137,15 +137,20 @@ def _shorten_grace(server: Any, worker: _Worker) -> None:
 
 
 def _close_service(server: Any, worker: _Worker) -> None:
-    """Close what the worker holds, and end it there and then.
-
-    The interpreter's own way out would take torch apart for seconds, and wait for the threads of
-    requests that were given up.
-    """
+    """Close what the worker holds, and end it there and then."""
     app = cast(Flask | None, worker.app.callable)
     if app is None:  # it did not load: gunicorn's exit code tells so
         return
     app.extensions["strop"].close(CLOSE_TIMEOUT_S / 2)
     logger.info("stopped")
+    _end_at_once(0)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End the process.
+
+    The interpreter's own way out would take torch apart for seconds, and wait for the threads of
+    requests that were given up.
+    """
     logging.shutdown()
-    os._exit(0)
+    os._exit(code)
