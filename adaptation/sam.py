@@ -222,7 +222,7 @@ class PromptableSam:
         encoded = encode_prompts(prompts, embeddings, self.device)
         with torch.no_grad():
             sparse, dense = self.sam.prompt_encoder(encoded.points, encoded.boxes, encoded.masks)
-        features = torch.cat([e.features for e in embeddings]).to(self.device, torch.float32)
+        features = torch.cat([e.features.to(self.device, torch.float32) for e in embeddings])
         logits, predicted_iou, upscaled = torch.func.functional_call(
             self._shell(),
             self._with(weights),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,6 +128,20 @@ def test_given_weights_change_the_answer_and_leave_the_model_alone(
     assert not torch.equal(base.low_res_logits, other.low_res_logits)
     assert torch.equal(base.low_res_logits, again.low_res_logits)
     assert digest_of(sam.sam) == before
+
+
+def test_half_precision_embeddings_decode_inside_autocast(
+    sam: PromptableSam, image: NDArray[np.uint8]
+) -> None:
+    embedding = sam.embed(image)
+    half = replace(embedding, features=embedding.features.half())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        got = sam.decode([half, half], [Prompt(clicks=POINTS)] * 2)
+    with torch.no_grad():
+        exact = sam.decode(embedding, [Prompt(clicks=POINTS)])
+    torch.testing.assert_close(
+        got.low_res_logits[1].float(), exact.low_res_logits[0], atol=0.1, rtol=0.1
+    )
 
 
 def test_threads_with_weights_of_their_own_do_not_disturb_each_other(
