@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -259,8 +260,9 @@ CLICKS = [
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Journal:
-    return Journal(f"sqlite:///{tmp_path_factory.mktemp('many')}/journal.db")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
+    with Journal(f"sqlite:///{tmp_path_factory.mktemp('many')}/journal.db") as opened:
+        yield opened
 
 
 @settings(max_examples=15)

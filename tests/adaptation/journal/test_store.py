@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -185,8 +186,9 @@ def in_force(journal: Journal) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Journal:
-    return Journal(f"sqlite:///{tmp_path_factory.mktemp('many')}/journal.db")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journal]:
+    with Journal(f"sqlite:///{tmp_path_factory.mktemp('many')}/journal.db") as opened:
+        yield opened
 
 
 @settings(max_examples=30)
