@@ -11,7 +11,7 @@ from adaptation.zoom import ZoomSettings
 from training.annotator import CLICKERS, PROMPTS, Rules
 from training.harness import Mode
 
-ADAPT = ("none", "online", "both")
+ADAPT = ("none", "online", "both", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class EvaluateConfig:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """What is run."""
-        if self.adapt == "both":
+        if self.adapt in ("both", "seed"):
             return "frozen", "adapted"
         return ("frozen",) if self.adapt == "none" else ("adapted",)
 

@@ -16,6 +16,7 @@ from adaptation.learner import LearnerSettings, OnlineLearner
 from adaptation.sam import PromptableSam
 from training.config import load_config
 from training.evaluate_config import EvaluateConfig
+from training.seed_learner import SeedFactory, SeedSettings
 
 
 class OnlineSession:
@@ -77,12 +78,16 @@ class OnlineFactory:
         return {"kind": "online", **dataclasses.asdict(self.settings), "stretches": self.stretches}
 
 
-def make_learners(config: EvaluateConfig) -> OnlineFactory | None:
+def make_learners(config: EvaluateConfig) -> OnlineFactory | SeedFactory | None:
     """What makes the learners of an evaluation; None where nothing adapts.
+
+    With `adapt: seed` the learner file is the baseline's, see `SeedSettings`.
 
     Raises:
         ConfigError: The learner's YAML file is wrong.
     """
     if "adapted" not in config.modes:
         return None
+    if config.adapt == "seed":
+        return SeedFactory(load_config(SeedSettings, config.learner))
     return OnlineFactory(load_config(LearnerSettings, config.learner), config.think)

@@ -30,7 +30,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--models-dir", type=FOLDER, help="Where downloaded checkpoints are kept.")
 @click.option("--device", help="cpu, or cuda where there is one.")
 @click.option("--prompts", help="clicks, point, point+negative or box.")
-@click.option("--adapt", help="none, online, or both: frozen and adapted side by side.")
+@click.option(
+    "--adapt", help="none; online; both: frozen beside online; seed: frozen beside the baseline."
+)
 @click.option("--learner", type=FILE, help="YAML file of the learner, see configs/learner.yaml.")
 @click.option("--think", type=int, help="Stretches of thinking time after each object.")
 @click.option("--objects", type=int, help="Draw this many objects.")
