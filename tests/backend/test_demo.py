@@ -133,7 +133,7 @@ def start(programs: Programs, folder: Path, code: str, name: str = "Program") ->
 
 
 def wait_for_text(path: Path) -> str:
-    give_up_at = time.monotonic() + 20
+    give_up_at = time.monotonic() + 60
     while time.monotonic() < give_up_at:
         text = path.read_text().strip()
         if text:
@@ -236,9 +236,11 @@ def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     (tmp_path / "one").touch()
     (tmp_path / "two").touch()
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        pids = [int(wait_for_text(tmp_path / name)) for name in ("one", "two")]
-        yield process, pids
-        process.kill()
+        try:
+            pids = [int(wait_for_text(tmp_path / name)) for name in ("one", "two")]
+            yield process, pids
+        finally:
+            process.kill()  # leaving the block waits for its end
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
