@@ -5,7 +5,7 @@ readers never wait for a writer.  Writers take turns: within the process by a lo
 SQLite's own waiting sleeps in steps of many milliseconds, and between processes by ``BEGIN
 IMMEDIATE``.  In PostgreSQL they take turns by an advisory lock that ends with the transaction, so
 that entries become visible in the order of their numbers: who has read up to number n has seen
-everything below it.
+everything below it.  ``synchronous_commit`` is switched on where it is off.
 """
 
 from __future__ import annotations
@@ -108,13 +108,19 @@ class Database:
         options: dict[str, Any] = {"json_serializer": _to_json}
         if not self.is_sqlite:
             options["isolation_level"] = "READ COMMITTED"  # a look after the lock sees the latest
-            return create_engine(self.url, pool_pre_ping=True, **options)
+            engine = create_engine(self.url, pool_pre_ping=True, **options)
+            event.listen(engine, "connect", _prepare_postgres)
+            return engine
         _make_folder(self.url, create)
         engine = create_engine(self.url, **options)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-        with _explained():
-            _enter_wal_mode(engine)
+        try:
+            with _explained():
+                _enter_wal_mode(engine)
+        except BaseException:
+            engine.dispose()
+            raise
         return engine
 
     def after_fork(self) -> None:
@@ -192,6 +198,16 @@ def _prepare_sqlite(raw: Any, _record: object) -> None:
         "foreign_keys = ON",
     ):
         raw.execute(f"PRAGMA {pragma}")
+
+
+def _prepare_postgres(raw: Any, _record: object) -> None:
+    raw.execute(f"SET lock_timeout = {int(LOCK_TIMEOUT_S * 1000)}")
+    # A server may be set to acknowledge before the disk does.
+    raw.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) "
+        "WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    raw.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 _FULL = "The journal's disk is full: free some space. Nothing that was acknowledged is lost."
 _READ_ONLY = "The journal may not be written: make its file and folder writable for this user."
 _UNREACHABLE = "The journal's database cannot be reached: check that it runs and is named rightly."
+_LOCKED = "Another process has kept the journal locked: stop whatever else writes to it."
 _DAMAGED = (
     "The journal's file is damaged: stop Strop, keep a copy of the file, and restore a backup or "
     "salvage it with `sqlite3 FILE .recover`."
@@ -33,9 +34,7 @@ _SQLITE = {
         "The journal's file is not a SQLite database: name another file, or restore a backup."
     ),
     "malformed": _DAMAGED,
-    "is locked": (
-        "Another process has kept the journal locked: stop whatever else writes to its file."
-    ),
+    "is locked": _LOCKED,
     "disk I/O error": "The journal's disk failed to read or write: check the disk and its mount.",
     "no such table": "The journal's tables are gone: restore a backup, or start with a new file.",
 }
@@ -43,6 +42,7 @@ _SQLITE = {
 # PostgreSQL's SQLSTATE codes; two letters stand for a whole class.
 _POSTGRES = {
     "53100": _FULL,
+    "55P03": _LOCKED,
     "25006": "The journal's database accepts no writes (a standby?): name the primary server.",
     "42501": "The journal's database user lacks a right: let it create and write tables.",
     "3D000": "The journal's database does not exist on that server: create it, or name another.",

@@ -263,6 +263,28 @@ def test_a_user_without_rights(postgres_database: str) -> None:
 
 
 @pytest.mark.postgres
+def test_a_database_that_another_program_keeps_locked(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(postgres_database) as other, other._database.writing():
+        monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.1)
+        with pytest.raises(StoreError, match="Another process has kept the journal locked"):
+            Journal(postgres_database)
+
+
+@pytest.mark.postgres
+def test_a_commit_waits_for_the_disk_on_a_careless_server(postgres_database: str) -> None:
+    with Journal(postgres_database) as journal, journal._database.writing() as connection:
+        role = connection.scalar(text("SELECT current_user"))
+        name = connection.scalar(text("SELECT current_database()"))
+        connection.execute(
+            text(f"ALTER ROLE {role} IN DATABASE {name} SET synchronous_commit = off")
+        )
+    with Journal(postgres_database) as journal, journal._database.reading() as connection:
+        assert connection.scalar(text("SHOW synchronous_commit")) == "on"
+
+
+@pytest.mark.postgres
 def test_a_server_that_stops_and_comes_back(postgres_server: PostgresServer) -> None:
     with Journal(postgres_server.url) as journal:
         name = interaction().request_id
