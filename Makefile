@@ -51,7 +51,7 @@ test: $(INSTALLED)  ## The default tests: CPU, offline, a minute or two (ARGS="-
 
 .PHONY: test-slow
 test-slow: $(INSTALLED)  ## The slow tests
-	$(BIN)/python -m pytest -m "slow and not gpu and not e2e" $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not gpu and not e2e" --timeout 1500 $(ARGS)
 
 .PHONY: test-services
 test-services: $(INSTALLED)  ## The tests that need Redis and PostgreSQL (starts private ones)
@@ -59,7 +59,7 @@ test-services: $(INSTALLED)  ## The tests that need Redis and PostgreSQL (starts
 
 .PHONY: test-e2e
 test-e2e: $(INSTALLED) $(LABEL_STUDIO_INSTALLED) $(BROWSER_DRIVER)  ## A browser clicks in a real Label Studio
-	$(BIN)/python -m pytest -m e2e tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -m e2e --timeout 1500 tests/e2e $(ARGS)
 
 .PHONY: coverage
 coverage: $(INSTALLED)  ## The default tests with branch coverage
