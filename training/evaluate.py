@@ -26,6 +26,7 @@ from training.datasets import FolderSet, ObjectRef, open_sets
 from training.encodings import Encoder, EncodingStore
 from training.evaluate_config import EvaluateConfig
 from training.harness import Harness, Learner, Mode, ObjectResult
+from training.provenance import commit
 from training.runs import RunFolder
 from training.streams import (
     choose_objects,
@@ -113,7 +114,7 @@ class Evaluation:
         self.refs = choose_objects(self.dataset, config.objects, config.seed)
         self.streams = [self._sessions(order) for order in range(config.orders)]
         self._learners = learners
-        self.run = RunFolder(self._folder(), self.identity())
+        self.run = RunFolder(self._folder(), self.identity(), commit())
 
     @property
     def n_results(self) -> int:

@@ -158,7 +158,7 @@ class Harness:
         scene = self._open(ref)
         truth = scene.labels == ref.label
         annotator = Annotator(truth, self.rules, name=f"{ref.stem}/{ref.label}")
-        record = _Record(truth, scene.image_size)
+        record = _Record(truth, scene.image_size, keeps_answers=learner is not None)
         encoded, encode_s = self._encoder.n_encoded, self._encoder.encode_s
         self._annotate(annotator, scene.encode, record, learner)
         is_accepted = record.ious[-1] >= self.rules.target
@@ -178,7 +178,7 @@ class Harness:
             disobeyed=tuple(record.disobeyed),
             click_s=tuple(record.click_s),
             is_accepted=is_accepted,
-            n_views=len({answer.view for answer in record.answers}),
+            n_views=len(record.views),
             n_encoded=self._encoder.n_encoded - encoded,
             encode_s=self._encoder.encode_s - encode_s,
             learn_click_s=record.learn_click_s,
@@ -250,7 +250,10 @@ class _Record:
 
     truth: Mask
     image_size: Size
+    keeps_answers: bool
     answers: list[Answer] = field(default_factory=list)
+    state: ObjectState | None = None
+    views: set[View] = field(default_factory=set)
     ious: list[float] = field(default_factory=list)
     dices: list[float] = field(default_factory=list)
     contradicted: list[int] = field(default_factory=list)
@@ -264,8 +267,10 @@ class _Record:
 
     def add(self, answer: Answer, mask: Mask, seconds: float) -> None:
         """Note an answer and compare its mask with the truth."""
-        self.answers.append(answer)
-        self.mask = mask
+        if self.keeps_answers:  # a learner wants them; they are large
+            self.answers.append(answer)
+        self.state, self.mask = answer.state, mask
+        self.views.add(answer.view)
         self.click_s.append(seconds)
         shared, total = self._overlap(mask, answer.view)
         self.ious.append(shared / (total - shared))
@@ -273,11 +278,6 @@ class _Record:
         wrong = [is_contradicted(mask, click) for click in answer.state.clicks]
         self.contradicted.append(sum(wrong))
         self.disobeyed.append(bool(wrong) and wrong[-1])
-
-    @property
-    def state(self) -> ObjectState | None:
-        """What the last answer leaves for the next."""
-        return self.answers[-1].state if self.answers else None
 
     def _overlap(self, mask: Mask, view: View) -> tuple[int, int]:
         """Shared pixels and the sum of both masks' pixels; outside its view a mask is empty."""

@@ -31,18 +31,19 @@ class RunFolder:
     Args:
         path: The folder; made if it is not there.
         identity: Everything that the results depend on, as plain values.
+        commit: Of the code; kept beside the identity, and a warning is logged where it changes.
 
     Raises:
         SettingsError: The folder holds a run of another identity; the message names the keys.
         StoreError: The folder cannot be written.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any], commit: str) -> None:
         self.path = path
-        content = json.loads(json.dumps(identity))
+        content = json.loads(json.dumps({"identity": identity, "commit": commit}))
         try:
             path.mkdir(parents=True, exist_ok=True)
-            known = self._read_identity()
+            known = self._read()
             if known is None:
                 (path / RUN_FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
         except OSError as error:
@@ -50,7 +51,9 @@ class RunFolder:
                 f"The run folder {path.name} cannot be written: {error.strerror}."
             ) from error
         if known is not None:
-            _refuse_change(path.name, known, content)
+            _refuse_change(path.name, known["identity"], content["identity"])
+            if known["commit"] != commit:
+                logger.warning("%s was begun by the code of %s", path.name, known["commit"])
 
     def results(self) -> list[ObjectResult]:
         """Results so far; a last line that was cut off by a crash is left out."""
@@ -77,7 +80,7 @@ class RunFolder:
         with (self.path / RESULTS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(result_to_json(result)) + "\n")
 
-    def _read_identity(self) -> dict[str, Any] | None:
+    def _read(self) -> dict[str, Any] | None:
         path = self.path / RUN_FILE
         if not path.is_file():
             if (self.path / RESULTS_FILE).exists():
@@ -88,11 +91,11 @@ class RunFolder:
             return None
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            return {"identity": dict(content["identity"]), "commit": str(content["commit"])}
+        except (ValueError, KeyError, TypeError) as error:
             raise SettingsError(
                 f"{RUN_FILE} in {self.path.name} is damaged; choose another folder or remove it."
             ) from error
-        return dict(content)
 
 
 def _refuse_change(name: str, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

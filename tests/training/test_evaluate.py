@@ -310,4 +310,20 @@ def test_a_result_survives_the_way_through_json(discs: Path) -> None:
 def test_a_folder_with_results_of_unknown_origin_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / RESULTS_FILE).write_text("")
     with pytest.raises(SettingsError, match="holds results but no run.json"):
-        RunFolder(tmp_path, {})
+        RunFolder(tmp_path, {}, "abc")
+
+
+def test_code_that_changed_under_a_run_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    RunFolder(tmp_path, {"seed": 0}, "abc")
+    RunFolder(tmp_path, {"seed": 0}, "abc")
+    assert not caplog.records
+    RunFolder(tmp_path, {"seed": 0}, "def")
+    assert "begun by the code of abc" in caplog.text
+
+
+def test_a_damaged_run_file_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(SettingsError, match="run.json in .* is damaged"):
+        RunFolder(tmp_path, {}, "abc")
