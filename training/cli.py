@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from adaptation.errors import StropError
-from training.commands import evaluate, pretrain
+from training.commands import evaluate, pretrain, table
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -42,6 +42,7 @@ def main() -> None:
 # A new command is a module in training/commands, and a line here.
 main.add_command(evaluate.command)
 main.add_command(pretrain.command)
+main.add_command(table.command)
 
 
 if __name__ == "__main__":

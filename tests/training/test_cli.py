@@ -104,7 +104,38 @@ def test_options_tell_what_is_not_the_default() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["evaluate", "pretrain"])
+def test_several_runs_make_one_table(discs: Path, tmp_path: Path) -> None:
+    command = ("evaluate", "--data", discs, "--objects", 4, "--max-clicks", 3)
+    run(*command, "--adapt", "both", "--orders", 2, "--out", tmp_path / "both")
+    run(*command, "--out", tmp_path / "frozen")
+    result = run("table", tmp_path / "both", tmp_path / "frozen", "--metrics", "FR3@90,mIoU@1")
+    assert result.exit_code == 0, result.output
+    head, rule, both, frozen = result.output.splitlines()
+    assert head == "| set | objects | FR3@90 | mIoU@1 |"
+    assert both.startswith("| discs | 4 |") and "→" in both and " to " in both and ", p " in both
+    assert "→" not in frozen
+    assert all(line.count("|") == head.count("|") for line in (rule, both, frozen))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("elsewhere.json", "{}", "no result of"),
+        ("torn.json", "{", "no result of"),
+        (None, "", "finish the run first"),
+    ],
+)
+def test_what_is_no_result_makes_no_table(
+    tmp_path: Path, file: str | None, content: str, message: str
+) -> None:
+    path = tmp_path / (file or "empty")
+    path.write_text(content) if file else path.mkdir()
+    result = run("table", path)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+@pytest.mark.parametrize("command", ["evaluate", "pretrain", "table"])
 def test_every_command_explains_itself(command: str) -> None:
     assert command in run("--help").output
 
