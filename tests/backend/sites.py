@@ -81,9 +81,10 @@ class Site:
                 }.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(reply.body)
+                if self.command != "HEAD":
+                    self.wfile.write(reply.body)
 
-            do_GET = do_POST = do_PATCH = do_DELETE = _serve
+            do_GET = do_HEAD = do_POST = do_PATCH = do_DELETE = _serve
 
             def log_message(self, *args: object) -> None:
                 pass

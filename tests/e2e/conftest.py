@@ -13,12 +13,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.backend.sites import Reply, Site
 from tests.e2e.browser import Browser
 from tests.e2e.demo import ROOT, Demo
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def bucket() -> Iterator[Site]:
+    """Answers like an S3 store to the little that Label Studio and Strop ask; it is allowed."""
+    with Site().running() as site:
+        site.routes["/scans"] = lambda _: Reply(200)
+        yield site
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory, bucket: Site) -> Iterator[Demo]:
     environment = Path(os.environ.get("STROP_TEST_LABEL_STUDIO", ROOT / ".venv-label-studio"))
     port, label_studio_port = _free_ports(2)
     running = Demo(
@@ -26,6 +35,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         environment,
         port=port,
         label_studio_port=label_studio_port,
+        variables={"STROP_IMAGES__ALLOWED_HOSTS": f"127.0.0.1:{bucket.port}"},
     )
     running.start()
     yield running

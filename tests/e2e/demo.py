@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,12 +28,20 @@ class Demo:
         environment: Of Label Studio.
         port: Of Strop.
         label_studio_port: Of Label Studio.
+        variables: More environment variables, such as settings of Strop.
     """
 
     def __init__(
-        self, folder: Path, environment: Path, *, port: int, label_studio_port: int
+        self,
+        folder: Path,
+        environment: Path,
+        *,
+        port: int,
+        label_studio_port: int,
+        variables: Mapping[str, str],
     ) -> None:
         self.folder = folder
+        self._variables = dict(variables)
         self.backend_url = f"http://127.0.0.1:{port}"
         self.url = f"http://127.0.0.1:{label_studio_port}"
         self._arguments = ["--folder", str(folder), "--environment", str(environment)]
@@ -49,7 +57,7 @@ class Demo:
         self._process = subprocess.Popen(
             command + self._arguments,
             cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **self._variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

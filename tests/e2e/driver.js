@@ -8,6 +8,8 @@ const { chromium } = require('playwright-core');
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 
+const TIMEOUT_MS = 120000;  // Label Studio's development server on a busy machine takes its time
+
 let browser, page, base;
 const pageErrors = [];
 
@@ -23,17 +25,18 @@ const commands = {
       localStorage.setItem('labelStudio:settings', JSON.stringify({ continuousLabeling: !!o.keepLabel }));
     }, options);
     page = await context.newPage();
+    page.setDefaultTimeout(TIMEOUT_MS);
     page.on('pageerror', error => pageErrors.push(String(error)));
     await page.goto(`${base}/user/login/`);
     await page.fill('input[name=email]', email);
     await page.fill('input[name=password]', password);
-    await Promise.all([page.waitForURL(u => !u.pathname.includes('login'), { timeout: 60000 }),
+    await Promise.all([page.waitForURL(u => !u.pathname.includes('login'), { timeout: TIMEOUT_MS }),
       page.click('button[type=submit]')]);
   },
 
   async openTask(project, task) {
     await page.goto(`${base}/projects/${project}/data?task=${task}`);
-    await page.waitForSelector('.konvajs-content canvas', { timeout: 60000 });
+    await page.waitForSelector('.konvajs-content canvas', { timeout: TIMEOUT_MS });
     await page.waitForFunction(() => {
       const image = imageOf();
       return image && image.stageWidth > 1 && image.naturalWidth > 1;
@@ -41,7 +44,7 @@ const commands = {
         const names = window.Htx?.annotationStore?.selected?.names;
         return names && [...names.values()].find(tag => tag.type === 'image');
       }
-    }, null, { timeout: 60000 });
+    }, null, { timeout: TIMEOUT_MS });
     await page.waitForTimeout(500);
   },
 
@@ -119,10 +122,10 @@ const commands = {
     return (await saved).status();
   },
 
-  async screenshot(path, clip = null) {
+  async screenshot(path) {
     await page.mouse.move(5, 5);
     await page.waitForTimeout(400);
-    await page.screenshot({ path, type: 'jpeg', quality: 88, ...(clip ? { clip } : {}) });
+    await page.screenshot(path.endsWith('.png') ? { path } : { path, type: 'jpeg', quality: 88 });
   },
 
   // All text that the page shows: to look for messages.
