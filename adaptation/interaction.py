@@ -99,6 +99,14 @@ class Answer:
         """The model's own estimate of the shown mask's quality."""
         return float(self.prediction.predicted_iou[0, self.token])
 
+    def pasted(self, in_view: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """A mask of the view's size, put into its place in the original image, ``[H, W]``."""
+        if self.view == View.full(self.image_size):
+            return in_view
+        mask = np.zeros(self.image_size, dtype=np.bool_)
+        mask[self.view.y0 : self.view.y1, self.view.x0 : self.view.x1] = in_view
+        return mask
+
     def candidate_tokens(self) -> tuple[int, ...]:
         """Tokens worth offering, best first: the shown one, then the rest by predicted IoU."""
         scores = self.prediction.predicted_iou[0]
@@ -199,16 +207,14 @@ class Interaction:
 
     def mask(self, answer: Answer, token: int | None = None) -> NDArray[np.bool_]:
         """One of an answer's masks at the original size, ``[H, W]``; the shown one by default."""
+        return answer.pasted(self.mask_in_view(answer, token))
+
+    def mask_in_view(self, answer: Answer, token: int | None = None) -> NDArray[np.bool_]:
+        """The part of :meth:`mask` inside the answer's view, at the view's size; no more is set."""
         logits = answer.shown_logits[0, 0]
         if token is not None and token != answer.token:
             logits = answer.prediction.low_res_logits[0, token]
-        inside = self.sam.binary_mask(logits, answer.embedding)
-        if answer.view == View.full(answer.image_size):
-            return inside
-        mask = np.zeros(answer.image_size, dtype=np.bool_)
-        view = answer.view
-        mask[view.y0 : view.y1, view.x0 : view.x1] = inside
-        return mask
+        return self.sam.binary_mask(logits, answer.embedding)
 
     def _view(
         self,

@@ -32,7 +32,14 @@ from backend.protocol import (
     render_answer,
     render_nothing,
 )
-from backend.records import ClickJob, ClickResult, Outcome, interaction_record
+from backend.records import (
+    ClickJob,
+    ClickResult,
+    DrawnMask,
+    Outcome,
+    compressed,
+    interaction_record,
+)
 from backend.sessions import CombinedPrompt, DrawnBoxes, ObjectKey, ObjectStates, Place
 from backend.stopwatch import Stopwatch
 from backend.turns import Slots, Turns
@@ -204,18 +211,25 @@ class ClickDesk:
                 return self._result(job, answer, version)
 
     def _result(self, job: ClickJob, answer: Answer, version: str) -> ClickResult:
-        tokens = answer.candidate_tokens()
-        scores = answer.prediction.predicted_iou[0].tolist()
         is_first = len(job.prompt.clicks) == 1 and job.prompt.box is None
+        n_shown = self._options.alternatives if is_first else 1
         return ClickResult(
             answer=answer,
-            tokens=tokens,
+            # One after the other: large arrays that are not shown make room for the next.
             candidates=tuple(
-                Candidate(mask=self._interaction.mask(answer, token), score=scores[token])
-                for token in tokens
+                self._drawn(answer, token, is_shown=index < n_shown)
+                for index, token in enumerate(answer.candidate_tokens())
             ),
-            n_shown=self._options.alternatives if is_first else 1,
             adapter_version=version,
+        )
+
+    def _drawn(self, answer: Answer, token: int, *, is_shown: bool) -> DrawnMask:
+        in_view = self._interaction.mask_in_view(answer, token)
+        return DrawnMask(
+            token=token,
+            predicted_iou=float(answer.prediction.predicted_iou[0, token]),
+            rle=compressed(in_view, answer),
+            shown=answer.pasted(in_view) if is_shown else None,
         )
 
     def _render(
@@ -223,7 +237,11 @@ class ClickDesk:
     ) -> dict[str, Any]:
         return render_answer(
             request,
-            result.candidates[: result.n_shown],
+            [
+                Candidate(mask=drawn.shown, score=drawn.predicted_iou)
+                for drawn in result.candidates
+                if drawn.shown is not None
+            ],
             request_id=job.request_id,
             model_version=self.model_version,
             style=self._options.style,

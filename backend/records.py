@@ -19,12 +19,12 @@ from adaptation.journal import (
     SubmissionRecord,
 )
 from adaptation.journal import SubmittedRegion as RegionRecord
-from adaptation.masks import encode_rle
+from adaptation.masks import Mask, Rle, encode_rle, place_rle
 from adaptation.sam import PromptableSam
 from adaptation.zoom import View
 from backend.encoding import TaskImage
 from backend.images import ImageIdentity
-from backend.protocol import Candidate, RegionId, Submission, SubmittedRegion
+from backend.protocol import RegionId, Submission, SubmittedRegion
 from backend.sessions import CombinedPrompt, ObjectKey
 from backend.sources import public_reference
 from backend.stopwatch import Stopwatch
@@ -54,21 +54,34 @@ class ClickJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DrawnMask:
+    """One of the model's masks.
+
+    Args:
+        token: The decoder's mask token.
+        predicted_iou: The model's own estimate of its quality.
+        rle: The mask at the image's size.
+        shown: The same as bool ``[H, W]``, where it is offered to the annotator; else None.
+    """
+
+    token: int
+    predicted_iou: float
+    rle: Rle
+    shown: Mask | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClickResult:
     """The model's answer to a job.
 
     Args:
         answer: As the click path gave it.
-        tokens: Mask tokens of the candidates, the shown ones first.
-        candidates: Their masks and scores, in the same order.
-        n_shown: How many are offered to the annotator.
+        candidates: The masks, the shown ones first.
         adapter_version: Of the weights that answered.
     """
 
     answer: Answer
-    tokens: tuple[int, ...]
-    candidates: tuple[Candidate, ...]
-    n_shown: int
+    candidates: tuple[DrawnMask, ...]
     adapter_version: str
 
 
@@ -84,8 +97,6 @@ def interaction_record(
     result: ClickResult | None,
 ) -> InteractionRecord:
     """The journal's record of a request; only an answered one has a result."""
-    with watch.stage("record"):
-        candidates = () if result is None else _candidates(job.request_id, result)
     place = job.key.place
     return InteractionRecord(
         request_id=job.request_id,
@@ -103,25 +114,31 @@ def interaction_record(
         encoder_id=sam.encoder_id,
         decoder_id=sam.decoder_id,
         adapter_version="" if result is None else result.adapter_version,
-        candidates=candidates,
+        candidates=() if result is None else _candidates(job.request_id, result),
         view=None if result is None else _crop(result.answer),
         timings_ms=watch.stages_ms(),
         context={"to_name": place.to_name, "outcome": outcome},
     )
 
 
+def compressed(in_view: Mask, answer: Answer) -> Rle:
+    """A mask of the size of an answer's view, as run lengths at the image's size."""
+    rle = encode_rle(in_view)
+    if rle.size == answer.image_size:
+        return rle
+    return place_rle(rle, answer.image_size, answer.view.x0, answer.view.y0)
+
+
 def _candidates(request_id: str, result: ClickResult) -> tuple[CandidateRecord, ...]:
     return tuple(
         CandidateRecord(
             region_id=str(RegionId(request_id=request_id, candidate=index)),
-            rle=encode_rle(candidate.mask),
-            predicted_iou=candidate.score,
-            was_shown=index < result.n_shown and bool(candidate.mask.any()),
-            token=token,
+            rle=drawn.rle,
+            predicted_iou=drawn.predicted_iou,
+            was_shown=drawn.shown is not None and bool(drawn.shown.any()),
+            token=drawn.token,
         )
-        for index, (token, candidate) in enumerate(
-            zip(result.tokens, result.candidates, strict=True)
-        )
+        for index, drawn in enumerate(result.candidates)
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
+import cv2
 import torch
 from pydantic import SecretStr
 
@@ -96,8 +97,10 @@ def _corrector(
 
 
 def use_threads(settings: Settings) -> None:
-    """Give every computation of torch its share of the cores."""
-    torch.set_num_threads(threads_per_computation(settings))
+    """Give every computation of torch and OpenCV its share of the cores."""
+    count = threads_per_computation(settings)
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
 
 
 def threads_per_computation(settings: Settings) -> int:

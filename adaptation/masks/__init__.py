@@ -19,7 +19,7 @@ from adaptation.masks.regions import (
     iou,
     largest_component,
 )
-from adaptation.masks.rle import Rle, decode_rle, encode_rle, rle_iou, run_lengths
+from adaptation.masks.rle import Rle, decode_rle, encode_rle, place_rle, rle_iou, run_lengths
 
 __all__ = [
     "Mask",
@@ -35,6 +35,7 @@ __all__ = [
     "iou",
     "largest_component",
     "mask_to_polygons",
+    "place_rle",
     "polygons_to_mask",
     "rle_iou",
     "run_lengths",

@@ -77,6 +77,52 @@ def _fits(values: npt.NDArray[np.int64], n_groups: npt.NDArray[np.int64]) -> Mas
     return fits
 
 
+def place_rle(rle: Rle, size: Size, x0: int, y0: int) -> Rle:
+    """Put a compressed mask into a larger empty one, without decoding either.
+
+    Args:
+        rle: The part.
+        size: (H, W) of the whole, which the part must fit into.
+        x0: Column of the whole where the part begins.
+        y0: Row of the whole where the part begins.
+
+    Raises:
+        InputError: The counts are broken, or the part reaches out of the whole.
+    """
+    (height, width), (part_height, part_width) = size, rle.size
+    if min(x0, y0) < 0 or x0 + part_width > width or y0 + part_height > height:
+        raise InputError(f"A part of size {rle.size} at ({x0}, {y0}) does not fit into {size}.")
+    ends = np.cumsum(run_lengths(rle))
+    starts, ends = ends[0::2][: ends.size // 2], ends[1::2]
+    is_run = ends > starts
+    starts, ends = _split_at_columns(starts[is_run], ends[is_run], part_height)
+    columns, rows = np.divmod(starts, max(part_height, 1))
+    placed = (columns + x0) * height + rows + y0
+    ends = placed + ends - starts
+    # Runs that touch, as over the border of two full columns, are one.
+    is_apart = placed[1:] != ends[:-1]
+    placed = placed[np.append(np.ones(min(1, placed.size), dtype=bool), is_apart)]
+    ends = ends[np.append(is_apart, np.ones(min(1, ends.size), dtype=bool))]
+    edges = np.stack([placed, ends], axis=1).ravel()
+    edges = edges[edges < height * width]
+    lengths = np.diff(edges, prepend=0, append=height * width)
+    return Rle(size=(height, width), counts=_pack_counts(lengths))
+
+
+def _split_at_columns(
+    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], height: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Cut runs ``[start, end)`` wherever one column ends and the next begins."""
+    if not starts.size:
+        return starts, ends
+    first, last = starts // height, (ends - 1) // height
+    n_parts = last - first + 1
+    owner = np.repeat(np.arange(starts.size), n_parts)
+    column = first[owner] + np.arange(owner.size) - (np.cumsum(n_parts) - n_parts)[owner]
+    top, bottom = column * height, (column + 1) * height
+    return np.maximum(starts[owner], top), np.minimum(ends[owner], bottom)
+
+
 def decode_rle(rle: Rle) -> Mask:
     """Restore a compressed mask.
 

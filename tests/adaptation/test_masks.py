@@ -272,3 +272,23 @@ class TestRunLengths:
         rle = masks.encode_rle(np.ones((3, 4), dtype=bool))
         with pytest.raises(InputError, match="20 pixels, got 12"):
             masks.decode_rle(Rle(size=(5, 4), counts=rle.counts))
+
+
+@given(
+    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=9)),
+    st.tuples(*[st.integers(0, 4)] * 4),
+)
+def test_a_part_is_placed_into_a_larger_mask_without_decoding(
+    part: Mask, margins: tuple[int, int, int, int]
+) -> None:
+    left, top, right, bottom = margins
+    whole = np.pad(part, ((top, bottom), (left, right)))
+    placed = masks.place_rle(masks.encode_rle(part), whole.shape, left, top)
+    assert placed == masks.encode_rle(whole)
+
+
+@pytest.mark.parametrize(("x0", "y0"), [(-1, 0), (0, -1), (3, 0), (0, 3)])
+def test_a_part_that_reaches_out_of_the_whole_is_refused(x0: int, y0: int) -> None:
+    part = masks.encode_rle(np.ones((4, 4), dtype=bool))
+    with pytest.raises(InputError, match="does not fit"):
+        masks.place_rle(part, (6, 6), x0, y0)
