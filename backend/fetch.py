@@ -27,6 +27,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from adaptation.errors import ImageError, SettingsError
+from backend.tokens import no_auth
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -188,7 +189,7 @@ class Fetcher:
         options: dict[str, Any] = {"headers": {"Accept-Encoding": "identity"}, "stream": True}
         options |= {"timeout": self._timeout_s, "verify": self._verify}
         try:
-            reply = self._session.get(url, auth=_no_auth, allow_redirects=False, **options)
+            reply = self._session.get(url, auth=no_auth, allow_redirects=False, **options)
             with reply:
                 if reply.is_redirect:
                     return Download(location=reply.headers["Location"])
@@ -281,11 +282,6 @@ class _GuardedAdapter(HTTPAdapter):
             self._rules.check_address(host, ipaddress.ip_address(address.split("%")[0]))
         how |= {"server_hostname": host, "assert_hostname": host}
         return {**where, "host": addresses[0]}, how
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Sends no credentials; given explicitly, so that none are taken from a netrc file."""
-    return request
 
 
 def _parse_pattern(entry: str) -> _HostPattern:

@@ -15,7 +15,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from requests import PreparedRequest
@@ -75,13 +75,15 @@ def detect_token_kind(token: str) -> TokenKind:
     return "personal"
 
 
-@dataclass(frozen=True)
-class _AccessToken:
-    value: str
-    renew_at: float
+def no_auth(request: PreparedRequest) -> PreparedRequest:
+    """Sends no credentials; given explicitly, so that none are taken from a netrc file."""
+    return request
 
-    def __repr__(self) -> str:
-        return f"_AccessToken(renew_at={self.renew_at:.0f})"
+
+@dataclass(frozen=True, slots=True)
+class _AccessToken:
+    value: str = field(repr=False)
+    renew_at: float
 
 
 class LegacyAuth(AuthBase):

@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from adaptation.errors import SettingsError, StropError
-from backend.tokens import LegacyAuth, PersonalAuth, TokenKind, detect_token_kind
+from backend.tokens import LegacyAuth, PersonalAuth, TokenKind, detect_token_kind, no_auth
 
 _REFUSED = {
     "legacy": (
@@ -163,7 +163,7 @@ class Transport:
 
     def _new_auth(self, token: str | None) -> Any:
         if token is None:
-            return _no_auth
+            return no_auth
         if self.token_kind == "legacy":
             return LegacyAuth(token)
         return PersonalAuth(lambda: self._exchange(token))
@@ -172,16 +172,11 @@ class Transport:
         """A fresh access token for a personal access token."""
         url = self.url + "/api/token/refresh/"
         options: dict[str, Any] = {"timeout": self._timeout_s, "allow_redirects": False}
-        reply = self._session.post(url, json={"refresh": token}, auth=_no_auth, **options)
+        reply = self._session.post(url, json={"refresh": token}, auth=no_auth, **options)
         access = _parsed(self._checked(reply)).get("access")
         if not isinstance(access, str) or not access:
             raise LabelStudioError("Label Studio answered without an access token: is it 1.20+?")
         return access
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Sends no credentials; given explicitly, so that none are taken from a netrc file."""
-    return request
 
 
 def _base_url(url: str) -> str:
