@@ -6,10 +6,8 @@ worker loads the model, and the port answers from then on.  A worker that dies i
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import socket
 from typing import Any, NoReturn, Protocol, cast
 
 from flask import Flask
@@ -17,8 +15,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 
-from adaptation.errors import SettingsError, StropError
+from adaptation.errors import StropError
 from backend.app import create_app
+from backend.ports import address, check_port
 from backend.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -108,27 +107,6 @@ def serve(settings: Settings) -> NoReturn:
         code = stop.code if isinstance(stop.code, int) else 1
         _end_at_once(2 if code in FAILED_TO_LOAD else code)
     _end_at_once(0)
-
-
-def address(host: str, port: int) -> str:
-    """``host:port``, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise SettingsError where nothing can listen on the port, and say why."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            reasons = {
-                errno.EADDRINUSE: "another program listens there: stop it, or choose --port",
-                errno.EACCES: "ports below 1024 need privileges: choose a higher --port",
-            }
-            reason = reasons.get(error.errno or 0, error.strerror or "it is no address here")
-            raise SettingsError(f"Cannot listen on {address(host, port)}: {reason}.") from None
 
 
 def _shorten_grace(server: Any, worker: _Worker) -> None:

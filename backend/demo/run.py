@@ -20,7 +20,7 @@ from backend.demo.errors import DemoError
 from backend.demo.processes import Programs, Stopped, running_programs
 from backend.demo.project import prepare_project
 from backend.label_studio import LabelStudioClient, Transport
-from backend.server import check_port
+from backend.ports import check_port
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 600.0

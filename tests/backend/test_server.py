@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from adaptation.compact import build_compact
 from adaptation.errors import SettingsError
-from backend.server import address, check_port
+from backend.ports import address, check_port
 from tests.backend.payloads import keypoint, recorded
 from tests.backend.service_kit import click_on, data_uri, interactions_of, pixels_of, regions_of
 
