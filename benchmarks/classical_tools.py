@@ -116,11 +116,14 @@ class GrabCut:
     """`cv2.grabCut` (Rother et al. 2004) with discs around the clicks as sure pixels.
 
     Help: a larger disc around every positive click starts as probably object, the rest as probably
-    background; parts of the result that hold no positive click are dropped.
+    background; like the rectangle that GrabCut's users draw, a window around the positive clicks
+    bounds what is cut, and grows with them; parts of the result that hold no positive click are
+    dropped.
 
     Args:
         probable: Radius of the probable disc as a share of the longest side.
         radius: Radius of the sure discs likewise.
+        window: How far the window reaches beyond the positive clicks, likewise.
         iterations: Of every round.
         restarts: Whether every round begins with the discs instead of the last round's mask.
         longest_side: In pixels.
@@ -128,6 +131,7 @@ class GrabCut:
 
     probable: float = 0.06
     radius: float = 0.01
+    window: float = 0.2
     iterations: int = 2
     restarts: bool = True
     longest_side: int = 320
@@ -146,13 +150,34 @@ class GrabCut:
         draw_discs(sure, near, self._canvas.radius(self.radius))
         trimap[sure == _OBJECT] = cv2.GC_FGD
         trimap[sure == _BACKGROUND] = cv2.GC_BGD
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.setRNGSeed(0)
-        image = self._canvas.image
-        cv2.grabCut(image, trimap, None, *models, self.iterations, cv2.GC_INIT_WITH_MASK)
-        found = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)
+        found = np.zeros(self._canvas.size, np.bool_)
+        window = self._window(near)
+        found[window] = self._cut(self._canvas.image[window], trimap[window])
         self._mask = parts_with_clicks(found, near)
         return self._canvas.original(self._mask)
+
+    def _cut(self, image: Image, trimap: Seeds) -> Mask:
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        trimap = np.ascontiguousarray(trimap)
+        cv2.setRNGSeed(0)
+        cv2.grabCut(
+            np.ascontiguousarray(image),
+            trimap,
+            None,
+            *models,
+            self.iterations,
+            cv2.GC_INIT_WITH_MASK,
+        )
+        return np.asarray((trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD))
+
+    def _window(self, clicks: Sequence[Click]) -> tuple[slice, slice]:
+        """Rows and columns around the positive clicks."""
+        reach = self._canvas.radius(self.window)
+        slices = []
+        for axis, side in zip("yx", self._canvas.size, strict=True):
+            places = [round(getattr(c, axis)) for c in clicks if c.is_positive]
+            slices.append(slice(max(0, min(places) - reach), min(side, max(places) + reach + 1)))
+        return slices[0], slices[1]
 
     def _probably(self, clicks: Sequence[Click]) -> Mask:
         """What is probably object before the cut."""
