@@ -104,8 +104,8 @@ def place_rle(rle: Rle, size: Size, x0: int, y0: int) -> Rle:
     placed = placed[np.append(np.ones(min(1, placed.size), dtype=bool), is_apart)]
     ends = ends[np.append(is_apart, np.ones(min(1, ends.size), dtype=bool))]
     edges = np.stack([placed, ends], axis=1).ravel()
-    edges = edges[edges < height * width]
-    lengths = np.diff(edges, prepend=0, append=height * width)
+    inner = edges[edges < height * width]
+    lengths = np.diff(inner, prepend=0, append=height * width)
     return Rle(size=(height, width), counts=_pack_counts(lengths))
 
 
