@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from adaptation.digests import write_digest
 from adaptation.errors import StoreError
 
 CHECKPOINT = "checkpoint.pt"
@@ -122,7 +123,7 @@ def digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def export_weights(weights: Mapping[str, Tensor], target: Path, metadata: Mapping[str, str]) -> str:
-    """Write weights as fp16 safetensors, with their digest among the metadata.
+    """Write weights as fp16 safetensors, and the file's digest beside them.
 
     Returns:
         The digest of the fp16 weights.
@@ -136,4 +137,5 @@ def export_weights(weights: Mapping[str, Tensor], target: Path, metadata: Mappin
     save_file(halves, temporary, metadata={**metadata, "sha256": value})
     temporary.chmod(0o644)  # safetensors makes files that only their owner reads
     os.replace(temporary, target)
+    write_digest(target)
     return value
