@@ -87,7 +87,7 @@ def version_of_a_click(service: SegmentationService, folder: Path, **task: Any) 
 
 
 def test_a_submitted_object_teaches_its_session(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__config=config) as service:
+    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         teach(service, tmp_path)
         assert version_of_a_click(service, tmp_path) not in ("", "base")
     (event,) = events_of(tmp_path)
@@ -98,24 +98,24 @@ def test_a_submitted_object_teaches_its_session(tmp_path: Path, config: Path) ->
 
 
 def test_what_was_learned_survives_a_restart(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__config=config) as service:
+    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         teach(service, tmp_path)
         until(lambda: not learning_of(service)._think())
         learned = version_of_a_click(service, tmp_path)
-    with running_service(tmp_path, learning__config=config) as service:
+    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         assert version_of_a_click(service, tmp_path) == learned != "base"
 
 
 def test_sessions_of_other_models_are_not_taken_over(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__config=config) as service:
+    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         teach(service, tmp_path)
     (tmp_path / "sessions" / "project-1.safetensors").write_bytes(b"torn")
-    with running_service(tmp_path, learning__config=config) as service:
+    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         assert version_of_a_click(service, tmp_path) == "base"
 
 
 def test_a_deleted_annotation_is_unlearned(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__config=config) as service:
+    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         teach(service, tmp_path)
         service.webhook(
             {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 4}], "project": {"id": 1}}
@@ -124,7 +124,7 @@ def test_a_deleted_annotation_is_unlearned(tmp_path: Path, config: Path) -> None
 
 
 def test_a_rewritten_annotation_is_learned_as_it_is_now(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__config=config) as service:
+    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         answer = teach(service, tmp_path)
         body = painted(answer, ~disk(), updated_at="2026-11-21T10:00:00Z")
         service.webhook({**body, "action": "ANNOTATION_UPDATED"})
@@ -134,7 +134,7 @@ def test_a_rewritten_annotation_is_learned_as_it_is_now(tmp_path: Path, config: 
 
 
 def test_a_click_at_work_holds_learning_up(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__config=config) as service:
+    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         answer = service.predict(click_on(IMAGE, keypoint(50, 50, id="kp-1")))
         learning = learning_of(service)
         with learning.click():
@@ -150,7 +150,7 @@ def journal_has_a_link(folder: Path) -> bool:
 
 
 def test_garbage_teaches_nothing_and_ends_nothing(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__config=config) as service:
+    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         answer = service.predict(click_on(IMAGE, keypoint(50, 50, id="kp-1")))
         service.webhook(painted(answer, np.zeros((HEIGHT, WIDTH), np.bool_), id=3))
         until(lambda: len(events_of(tmp_path)) == 1)
@@ -161,7 +161,11 @@ def test_garbage_teaches_nothing_and_ends_nothing(tmp_path: Path, config: Path) 
 
 
 def test_labels_have_sessions_of_their_own_if_wanted(tmp_path: Path, config: Path) -> None:
-    overrides = {"learning__config": config, "learning__scope": "label"}
+    overrides = {
+        "learning__is_on": True,
+        "learning__config": config,
+        "learning__scope": "label",
+    }
     with running_service(tmp_path, **overrides) as service:
         teach(service, tmp_path)
         service.predict(click_on(IMAGE, keypoint(40, 40, id="kp-8", label="Other")))
@@ -170,8 +174,8 @@ def test_labels_have_sessions_of_their_own_if_wanted(tmp_path: Path, config: Pat
         assert version_of_a_click(service, tmp_path) != "base"
 
 
-def test_switched_off_nothing_is_learned(tmp_path: Path) -> None:
-    with running_service(tmp_path, WatchedSam(), learning__is_on=False) as service:
+def test_nothing_is_learned_unless_it_is_switched_on(tmp_path: Path) -> None:
+    with running_service(tmp_path, WatchedSam()) as service:
         answer = service.predict(click_on(IMAGE, keypoint(50, 50, id="kp-1")))
         service.webhook(painted(answer, disk()))
         assert version_of_a_click(service, tmp_path) == ""
