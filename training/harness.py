@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptation.errors import ImageError
 from adaptation.interaction import Answer, Corrector, Encode, Interaction, ObjectState
 from adaptation.sam import PromptableSam
 from adaptation.types import Click, Embedding, Size
@@ -192,10 +193,10 @@ class Harness:
         annotator.begin()
         watch = _TimedEncode(encode, self._clock)
         while True:
+            started, watch.seconds = self._clock(), 0.0
             weights = None if learner is None else learner.weights()
             corrector = None if learner is None else learner.corrector
             interaction = Interaction(self.sam, self._zoom, corrector)
-            started, watch.seconds = self._clock(), 0.0
             answer = interaction.answer(
                 watch, record.image_size, annotator.clicks, annotator.box, record.state, weights
             )
@@ -211,13 +212,15 @@ class Harness:
     def _open(self, ref: ObjectRef) -> _Scene:
         """An object's image; kept, because its neighbours in the stream lie in the same one."""
         if self._scene is None or self._scene.stem != ref.stem:
-            image = self._dataset.image(ref.stem)
-            self._scene = _Scene(
-                stem=ref.stem,
-                image_size=(image.shape[0], image.shape[1]),
-                labels=self._dataset.labels(ref.stem),
-                encode=self._encoder.of(image),
-            )
+            image, labels = self._dataset.image(ref.stem), self._dataset.labels(ref.stem)
+            size = image.shape[0], image.shape[1]
+            if labels.shape != size:
+                raise ImageError(
+                    f"The image {ref.stem} has {size[1]}x{size[0]} pixels, its label map "
+                    f"{labels.shape[1]}x{labels.shape[0]}; both must be of one size."
+                )
+            encode = self._encoder.of(image)
+            self._scene = _Scene(stem=ref.stem, image_size=size, labels=labels, encode=encode)
         return self._scene
 
 

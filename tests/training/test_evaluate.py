@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from adaptation.adapter import adapter_of, save_adapter
-from adaptation.errors import SettingsError
+from adaptation.errors import ImageError, SettingsError
 from adaptation.sam import PromptableSam
 from adaptation.types import Click, Prompt
 from adaptation.zoom import ZoomSettings
@@ -116,6 +117,12 @@ def test_the_next_click_is_answered_with_the_last_masks_logits(discs: Path) -> N
     harness = Harness(sam, dataset, Encoder(sam), Rules(max_clicks=2), NO_ZOOM)
     harness.run_object(next(dataset.objects()), FROZEN, None)
     assert [p.mask_input is None for p in model.prompts] == [True, False]
+
+
+def test_a_label_map_of_another_size_is_said(discs: Path) -> None:
+    cv2.imwrite(str(discs / "masks" / "im0.png"), np.ones((32, 64), np.uint8))
+    with pytest.raises(ImageError, match="im0 has 64x64 pixels, its label map 64x32"):
+        scripted(discs, lambda n: TRUTH, Rules())
 
 
 # Learning -------------------------------------------------------------------------------------
