@@ -209,12 +209,20 @@ class Interaction:
         """One of an answer's masks at the original size, ``[H, W]``; the shown one by default."""
         return answer.pasted(self.mask_in_view(answer, token))
 
-    def mask_in_view(self, answer: Answer, token: int | None = None) -> NDArray[np.bool_]:
-        """The part of :meth:`mask` inside the answer's view, at the view's size; no more is set."""
+    def mask_in_view(
+        self, answer: Answer, token: int | None = None, size: Size | None = None
+    ) -> NDArray[np.bool_]:
+        """The part of :meth:`mask` inside the answer's view; no more is set.
+
+        Args:
+            answer: Whose mask.
+            token: Which one; the shown one by default.
+            size: (H, W) to draw the view at, its own by default.
+        """
         logits = answer.shown_logits[0, 0]
         if token is not None and token != answer.token:
             logits = answer.prediction.low_res_logits[0, token]
-        return self.sam.binary_mask(logits, answer.embedding)
+        return self.sam.binary_mask(logits, answer.embedding, size)
 
     def _view(
         self,

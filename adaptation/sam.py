@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from adaptation.errors import InputError, ModelError
 from adaptation.prompts import check_image, encode_prompts, resize_image, resized, signature
-from adaptation.types import Embedding, MaskPrediction, Prompt
+from adaptation.types import Embedding, MaskPrediction, Prompt, Size
 
 Weights = Mapping[str, Tensor]
 """Decoder parameters by name."""
@@ -276,14 +276,21 @@ class PromptableSam:
             align_corners=False,
         )
 
-    def binary_mask(self, low_res_logits: Tensor, embedding: Embedding) -> NDArray[np.bool_]:
+    def binary_mask(
+        self, low_res_logits: Tensor, embedding: Embedding, size: Size | None = None
+    ) -> NDArray[np.bool_]:
         """One mask ``[h, w]`` of logits as a bool array ``[H, W]`` at the encoded image's size.
+
+        Args:
+            low_res_logits: Of one mask.
+            embedding: On which it was decoded.
+            size: (H, W) to draw it at instead, where a coarser mask will do.
 
         Logits are interpolated as 16-bit integers, which takes a third of the time that floats
         take and moves no border by more than a small fraction of a pixel.
         """
         logits = self._unpadded(low_res_logits.detach()[None, None], embedding)[0, 0]
-        height, width = embedding.original_size
+        height, width = embedding.original_size if size is None else size
         values = logits.float().clamp(-32.0, 32.0).cpu().numpy()
         scale = 32767 / max(float(np.abs(values).max()), 1e-6)
         steps = (values * scale).round().astype(np.int16)

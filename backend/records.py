@@ -19,7 +19,7 @@ from adaptation.journal import (
     SubmissionRecord,
 )
 from adaptation.journal import SubmittedRegion as RegionRecord
-from adaptation.masks import Mask, Rle, encode_rle, place_rle
+from adaptation.masks import Mask, Rle, encode_rle, enlarge_rle, place_rle
 from adaptation.sam import PromptableSam
 from adaptation.zoom import View
 from backend.encoding import TaskImage
@@ -60,7 +60,7 @@ class DrawnMask:
     Args:
         token: The decoder's mask token.
         predicted_iou: The model's own estimate of its quality.
-        rle: The mask at the image's size.
+        rle: The mask at the image's size; a little coarser where it is not shown.
         shown: The same as bool ``[H, W]``, where it is offered to the annotator; else None.
     """
 
@@ -122,11 +122,13 @@ def interaction_record(
 
 
 def compressed(in_view: Mask, answer: Answer) -> Rle:
-    """A mask of the size of an answer's view, as run lengths at the image's size."""
-    rle = encode_rle(in_view)
-    if rle.size == answer.image_size:
-        return rle
-    return place_rle(rle, answer.image_size, answer.view.x0, answer.view.y0)
+    """A mask of an answer's view, drawn at its size or smaller, at the size of the image."""
+    rle, view = encode_rle(in_view), answer.view
+    if rle.size != view.size:
+        rle = enlarge_rle(rle, view.size)
+    if rle.size != answer.image_size:
+        rle = place_rle(rle, answer.image_size, view.x0, view.y0)
+    return rle
 
 
 def _candidates(request_id: str, result: ClickResult) -> tuple[CandidateRecord, ...]:

@@ -19,7 +19,15 @@ from adaptation.masks.regions import (
     iou,
     largest_component,
 )
-from adaptation.masks.rle import Rle, decode_rle, encode_rle, place_rle, rle_iou, run_lengths
+from adaptation.masks.rle import (
+    Rle,
+    decode_rle,
+    encode_rle,
+    enlarge_rle,
+    place_rle,
+    rle_iou,
+    run_lengths,
+)
 
 __all__ = [
     "Mask",
@@ -29,6 +37,7 @@ __all__ = [
     "decode_rle",
     "dice",
     "encode_rle",
+    "enlarge_rle",
     "erosion_band",
     "erosion_radius",
     "error_regions",

@@ -92,35 +92,64 @@ def place_rle(rle: Rle, size: Size, x0: int, y0: int) -> Rle:
     (height, width), (part_height, part_width) = size, rle.size
     if min(x0, y0) < 0 or x0 + part_width > width or y0 + part_height > height:
         raise InputError(f"A part of size {rle.size} at ({x0}, {y0}) does not fit into {size}.")
-    ends = np.cumsum(run_lengths(rle))
-    starts, ends = ends[0::2][: ends.size // 2], ends[1::2]
-    is_run = ends > starts
-    starts, ends = _split_at_columns(starts[is_run], ends[is_run], part_height)
-    columns, rows = np.divmod(starts, max(part_height, 1))
-    placed = (columns + x0) * height + rows + y0
-    ends = placed + ends - starts
-    # Runs that touch, as over the border of two full columns, are one.
-    is_apart = placed[1:] != ends[:-1]
-    placed = placed[np.append(np.ones(min(1, placed.size), dtype=bool), is_apart)]
-    ends = ends[np.append(is_apart, np.ones(min(1, ends.size), dtype=bool))]
-    edges = np.stack([placed, ends], axis=1).ravel()
-    inner = edges[edges < height * width]
-    lengths = np.diff(inner, prepend=0, append=height * width)
-    return Rle(size=(height, width), counts=_pack_counts(lengths))
+    columns, tops, bottoms = _column_runs(rle)
+    return _from_column_runs(columns + x0, tops + y0, bottoms + y0, size)
 
 
-def _split_at_columns(
-    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], height: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Cut runs ``[start, end)`` wherever one column ends and the next begins."""
+def enlarge_rle(rle: Rle, size: Size) -> Rle:
+    """Enlarge a compressed mask by repeating pixels (nearest neighbour), without decoding.
+
+    Args:
+        rle: The small mask.
+        size: (H, W) of the large one.
+
+    Raises:
+        InputError: The counts are broken, or the size is smaller than the mask's.
+    """
+    (height, width), (small_height, small_width) = size, rle.size
+    if height < small_height or width < small_width or 0 in rle.size:
+        raise InputError(f"A mask of size {rle.size} cannot be enlarged to {size}.")
+    columns, tops, bottoms = _column_runs(rle)
+    # Each large column repeats the runs of the small column that it shows.
+    source = np.arange(width) * small_width // width
+    n_runs = np.bincount(columns, minlength=small_width)[source]
+    first = np.searchsorted(columns, source)
+    run = np.repeat(first - np.cumsum(n_runs) + n_runs, n_runs) + np.arange(n_runs.sum())
+    large = np.repeat(np.arange(width), n_runs)
+    tops, bottoms = (-(-edge * height // small_height) for edge in (tops[run], bottoms[run]))
+    return _from_column_runs(large, tops, bottoms, size)
+
+
+_Ints = npt.NDArray[np.int64]
+
+
+def _column_runs(rle: Rle) -> tuple[_Ints, _Ints, _Ints]:
+    """The foreground as runs that end with their column: column, first row, row behind the last."""
+    height = rle.size[0]
+    edges = np.cumsum(run_lengths(rle))
+    starts, ends = edges[0::2][: edges.size // 2], edges[1::2]
+    starts, ends = starts[ends > starts], ends[ends > starts]
     if not starts.size:
-        return starts, ends
+        return starts, starts, starts
     first, last = starts // height, (ends - 1) // height
     n_parts = last - first + 1
     owner = np.repeat(np.arange(starts.size), n_parts)
     column = first[owner] + np.arange(owner.size) - (np.cumsum(n_parts) - n_parts)[owner]
-    top, bottom = column * height, (column + 1) * height
-    return np.maximum(starts[owner], top), np.minimum(ends[owner], bottom)
+    tops = np.maximum(starts[owner] - column * height, 0)
+    return column, tops, np.minimum(ends[owner] - column * height, height)
+
+
+def _from_column_runs(columns: _Ints, tops: _Ints, bottoms: _Ints, size: Size) -> Rle:
+    """Compress a mask given by its runs, in the order of the columns and down each."""
+    height, width = size
+    starts, ends = columns * height + tops, columns * height + bottoms
+    # Runs that touch, as over the border of two full columns, are one.
+    is_apart = starts[1:] != ends[:-1]
+    some = np.ones(min(1, starts.size), dtype=np.bool_)
+    starts, ends = starts[np.append(some, is_apart)], ends[np.append(is_apart, some)]
+    edges = np.stack([starts, ends], axis=1).ravel()
+    lengths = np.diff(edges[edges < height * width], prepend=0, append=height * width)
+    return Rle(size=size, counts=_pack_counts(lengths))
 
 
 def decode_rle(rle: Rle) -> Mask:

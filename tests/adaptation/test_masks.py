@@ -292,3 +292,21 @@ def test_a_part_that_reaches_out_of_the_whole_is_refused(x0: int, y0: int) -> No
     part = masks.encode_rle(np.ones((4, 4), dtype=bool))
     with pytest.raises(InputError, match="does not fit"):
         masks.place_rle(part, (6, 6), x0, y0)
+
+
+@given(
+    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7)),
+    st.integers(0, 9),
+    st.integers(0, 9),
+)
+def test_a_mask_is_enlarged_without_decoding(small: Mask, taller: int, wider: int) -> None:
+    height, width = small.shape[0] + taller, small.shape[1] + wider
+    rows = np.arange(height) * small.shape[0] // height
+    columns = np.arange(width) * small.shape[1] // width
+    enlarged = masks.enlarge_rle(masks.encode_rle(small), (height, width))
+    assert enlarged == masks.encode_rle(small[rows][:, columns])
+
+
+def test_a_mask_is_never_enlarged_to_a_smaller_one() -> None:
+    with pytest.raises(InputError, match="cannot be enlarged"):
+        masks.enlarge_rle(masks.encode_rle(np.ones((4, 4), dtype=bool)), (3, 8))

@@ -111,6 +111,28 @@ def test_what_is_answered_is_what_the_journal_holds(
     assert record.context["outcome"] == "answered"
 
 
+def test_masks_that_are_not_shown_are_kept_a_little_coarser(
+    tmp_path: Path, sam: WatchedSam
+) -> None:
+    height, width = 1500, 2000
+    image = data_uri(pixels_of(size=(height, width)))
+    click = keypoint(30, 60, original_width=width, original_height=height)
+    with running_service(tmp_path, sam) as service:
+        answer = service.predict(click_on(image, click))
+    (record,) = interactions_of(tmp_path)
+    assert (shown_mask(record) == mask_of(answer)).all()
+
+    embedding = sam.embed(pixels_of(size=(height, width)))
+    embedding.features.copy_(embedding.features.half().float())
+    direct = Interaction(sam, ZoomSettings())
+    point = Click(x=0.3 * width - 0.5, y=0.6 * height - 0.5, is_positive=True)
+    exact = direct.answer(lambda view: embedding, (height, width), (point,))
+    for candidate in record.candidates[1:]:
+        mask = direct.mask(exact, candidate.token)
+        assert candidate.rle.size == mask.shape
+        assert (decode_rle(candidate.rle) != mask).mean() < 0.02
+
+
 def test_a_second_click_goes_on_from_the_first(
     service: SegmentationService, sam: WatchedSam, tmp_path: Path
 ) -> None:
