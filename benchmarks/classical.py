@@ -26,6 +26,7 @@ import torch
 from tqdm import tqdm
 
 from adaptation.catalog import load_model
+from adaptation.correction import ClickCorrection, CorrectionSettings
 from adaptation.errors import StropError
 from adaptation.masks import iou
 from adaptation.sam import PromptableSam
@@ -98,10 +99,14 @@ class ToolPlayer:
 class ModelPlayer:
     """Objects clicked with the frozen embedded model."""
 
-    def __init__(self, sam: PromptableSam, zoom: ZoomSettings) -> None:
+    def __init__(
+        self, sam: PromptableSam, zoom: ZoomSettings, correction: CorrectionSettings | None = None
+    ) -> None:
         self.name = f"compact, {'zoom' if zoom.is_on else 'no zoom'}"
+        self.name += ", clicks obeyed" if correction else ""
         self._sam = sam
         self._zoom = zoom
+        self._correction = correction
 
     def identity(self) -> dict[str, Any]:
         """The model's digests and the way of zooming."""
@@ -111,13 +116,19 @@ class ModelPlayer:
             "encoder_id": sam.encoder_id,
             "decoder_id": sam.decoder_id,
             "zoom": dataclasses.asdict(self._zoom),
+            **({"correction": dataclasses.asdict(self._correction)} if self._correction else {}),
         }
 
     def play(self, dataset: FolderSet, ref: ObjectRef) -> Outcome:
         """Click through the harness, nothing known from other objects."""
         clock = time.process_time
         encoder = Encoder(self._sam, clock=clock)
-        harness = Harness(self._sam, dataset, encoder, RULES, self._zoom, clock)
+        corrector = None
+        if self._correction is not None:
+            corrector = ClickCorrection(self._correction, self._sam.input_size)
+        harness = Harness(
+            self._sam, dataset, encoder, RULES, self._zoom, corrector=corrector, clock=clock
+        )
         slot = Slot(mode="frozen", order=0, session=0, position=0)
         result = harness.run_object(ref, slot, None)
         encode_s = result.encode_s / len(result.ious)
@@ -201,6 +212,7 @@ def make_players() -> list[Player]:
         ToolPlayer(GrabCut()),
         ModelPlayer(sam, ZoomSettings(is_on=False)),
         ModelPlayer(sam, ZoomSettings()),
+        ModelPlayer(sam, ZoomSettings(), CorrectionSettings()),
     ]
 
 

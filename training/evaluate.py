@@ -21,6 +21,7 @@ import torch
 
 from adaptation.adapter import load_adapter
 from adaptation.catalog import load_model
+from adaptation.correction import ClickCorrection, CorrectionSettings
 from adaptation.sam import PromptableSam
 from training.datasets import FolderSet, ObjectRef, open_sets
 from training.encodings import Encoder, EncodingStore
@@ -136,6 +137,7 @@ class Evaluation:
             },
             "rules": dataclasses.asdict(config.rules()),
             "zoom": dataclasses.asdict(config.zoom),
+            "correct": config.correct,
             "adapt": config.adapt,
             "learner": dict(self._learners.identity()) if learns and self._learners else {},
             "streams": {
@@ -247,7 +249,14 @@ def prepare_worker(
     store = None
     if config.cache is not None:
         store = EncodingStore(config.cache, int(config.cache_gb * 1e9))
-    harness = Harness(sam, open_dataset(config), Encoder(sam, store), config.rules(), config.zoom)
+    harness = Harness(
+        sam,
+        open_dataset(config),
+        Encoder(sam, store),
+        config.rules(),
+        config.zoom,
+        corrector=ClickCorrection(CorrectionSettings(), sam.input_size) if config.correct else None,
+    )
     return partial(_do_job, harness, learners)
 
 

@@ -26,6 +26,7 @@ class EvaluateConfig:
     models_dir: Path = Path("models")
     device: str = "cpu"
     prompts: str = "clicks"
+    correct: bool = False
     adapt: str = "none"
     objects: int | None = 100
     seed: int = 0
@@ -88,6 +89,7 @@ class EvaluateConfig:
         """Command-line options of everything that affects results and is not the default."""
         flags: dict[str, dict[Any, dict[str, Any]]] = {
             "zoom.is_on": {False: {"no-zoom": True}},
+            "correct": {True: {"correct": True}},
             "keep_groups": {False: {"shuffle": True}},
             "objects": {None: {"all-objects": True}},
         }

@@ -120,6 +120,7 @@ class Harness:
         encoder: Gives embeddings; made for the same model.
         rules: How the annotator behaves.
         zoom: When and how far to zoom.
+        corrector: Makes the frozen decoder's masks obey the clicks; a learner has its own.
         clock: Seconds, for what is timed.
     """
 
@@ -130,6 +131,8 @@ class Harness:
         encoder: Encoder,
         rules: Rules,
         zoom: ZoomSettings,
+        *,
+        corrector: Corrector | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.sam = sam
@@ -137,6 +140,7 @@ class Harness:
         self._dataset = dataset
         self._encoder = encoder
         self._zoom = zoom
+        self._corrector = corrector
         self._clock = clock
         self._scene: _Scene | None = None
 
@@ -195,7 +199,7 @@ class Harness:
         while True:
             started, watch.seconds = self._clock(), 0.0
             weights = None if learner is None else learner.weights()
-            corrector = None if learner is None else learner.corrector
+            corrector = self._corrector if learner is None else learner.corrector
             interaction = Interaction(self.sam, self._zoom, corrector)
             answer = interaction.answer(
                 watch, record.image_size, annotator.clicks, annotator.box, record.state, weights

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adaptation.interaction import Answer, Encode
 from adaptation.sam import PromptableSam
-from adaptation.types import Embedding, MaskPrediction, Prompt
+from adaptation.types import Embedding, MaskPrediction, Prompt, Size
 from tests.adaptation.conftest import tiny_vit_sam
 
 SIZE = 64
@@ -90,7 +90,9 @@ class ScriptedSam:
             upscaled=torch.zeros(1, 1, SIZE, SIZE),
         )
 
-    def binary_mask(self, low_res_logits: Tensor, embedding: Embedding) -> Mask:
+    def binary_mask(
+        self, low_res_logits: Tensor, embedding: Embedding, size: Size | None = None
+    ) -> Mask:
         return np.asarray(low_res_logits.numpy() > 0)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from adaptation.adapter import adapter_of, save_adapter
+from adaptation.correction import ClickCorrection, CorrectionSettings
 from adaptation.errors import ImageError, SettingsError
 from adaptation.sam import PromptableSam
 from adaptation.types import Click, Prompt
@@ -123,6 +124,18 @@ def test_a_label_map_of_another_size_is_said(discs: Path) -> None:
     cv2.imwrite(str(discs / "masks" / "im0.png"), np.ones((32, 64), np.uint8))
     with pytest.raises(ImageError, match="im0 has 64x64 pixels, its label map 64x32"):
         scripted(discs, lambda n: TRUTH, Rules())
+
+
+def test_corrected_masks_obey_every_click(discs: Path) -> None:
+    dataset, sam, rules = FolderSet(discs), tiny_model(), Rules(max_clicks=6, target=0.999)
+    refs = list(dataset.objects())[:4]
+    wrong = {}
+    for is_corrected in (False, True):
+        corrector = ClickCorrection(CorrectionSettings(), sam.input_size) if is_corrected else None
+        harness = Harness(sam, dataset, Encoder(sam), rules, NO_ZOOM, corrector=corrector)
+        results = list(harness.run_stream(refs, None))
+        wrong[is_corrected] = sum(sum(r.contradicted) for r in results)
+    assert wrong[True] < 0.2 * wrong[False]
 
 
 # Learning -------------------------------------------------------------------------------------

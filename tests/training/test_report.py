@@ -76,6 +76,7 @@ def identity(has_groups: bool = True) -> dict[str, object]:
             "seed": 0,
         },
         "zoom": {"is_on": True},
+        "correct": False,
         "adapt": "both",
         "learner": {},
         "streams": {"orders": 2, "sessions": 1, "keep_groups": True, "seed": 0},

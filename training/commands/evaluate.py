@@ -29,6 +29,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--adapter", type=FILE, help="Adapter whose decoder is evaluated as the base.")
 @click.option("--models-dir", type=FOLDER, help="Where downloaded checkpoints are kept.")
 @click.option("--device", help="cpu, or cuda where there is one.")
+@click.option("--correct/--plain", default=None, help="Frozen masks are made to obey the clicks.")
 @click.option("--prompts", help="clicks, point, point+negative or box.")
 @click.option(
     "--adapt", help="none; online; both: frozen beside online; seed: frozen beside the baseline."
