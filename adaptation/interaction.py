@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptation.errors import InputError
+from adaptation.parts import pointed_at
 from adaptation.sam import PromptableSam, Weights
 from adaptation.types import Box, Click, Embedding, MaskPrediction, Prompt, Size
 from adaptation.zoom import (
@@ -121,6 +122,8 @@ class Interaction:
         sam: The model.
         zoom: When and how far to zoom.
         corrector: Applied to the shown mask of every answer, if given.
+        only_parts: Leave out the parts of a shown mask that nothing points at
+            (:mod:`adaptation.parts`).
     """
 
     def __init__(
@@ -128,10 +131,13 @@ class Interaction:
         sam: PromptableSam,
         zoom: ZoomSettings,
         corrector: Corrector | None = None,
+        only_parts: bool = True,
     ) -> None:
         self.sam = sam
         self.zoom = zoom
         self.corrector = corrector
+        self.only_parts = only_parts
+        self._stride = sam.input_size / sam.low_res_size
 
     def answer(
         self,
@@ -164,6 +170,8 @@ class Interaction:
             shown = prediction.shown_logits()
             if self.corrector is not None:
                 shown = self.corrector(prediction, prompt, embedding)
+            if self.only_parts:
+                shown = pointed_at(shown[0, 0], prompt, embedding, self._stride)[None, None]
         return Answer(
             prompt=prompt,
             embedding=embedding,
@@ -234,8 +242,9 @@ class Interaction:
         full = View.full(image_size)
         if state is None:
             return choose_view(box, image_size, full, self.zoom)
-        stride = self.sam.input_size / self.sam.low_res_size
-        extent = extent_of(state.low_res_logits[0, 0], state.view, state.input_size, stride, clicks)
+        extent = extent_of(
+            state.low_res_logits[0, 0], state.view, state.input_size, self._stride, clicks
+        )
         view = choose_view(_union(extent, box), image_size, state.view, self.zoom)
         seen = box is not None or any(view.contains(c) for c in clicks)
         return view if seen else full

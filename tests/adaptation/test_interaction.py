@@ -54,8 +54,18 @@ def test_the_first_click_is_decoded_on_the_whole_image_as_ambiguous(
     assert answer.prompt.is_ambiguous and answer.token in (1, 2, 3)
     assert answer.candidate_tokens()[0] == answer.token
     assert sorted(answer.candidate_tokens()) == [1, 2, 3]
-    expected = sam.binary_mask(answer.prediction.shown_logits()[0, 0], answer.embedding)
+    expected = sam.binary_mask(answer.shown_logits[0, 0], answer.embedding)
     assert np.array_equal(interaction.mask(answer), expected)
+
+
+def test_parts_that_nothing_points_at_are_left_out_unless_they_are_wanted(
+    interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
+) -> None:
+    whole = Interaction(sam, ZoomSettings(), only_parts=False)
+    everything = whole.mask(whole.answer(encoder(sam, photo), SIZE, CLICKS[:1]))
+    clicked = interaction.mask(interaction.answer(encoder(sam, photo), SIZE, CLICKS[:1]))
+    assert not (clicked & ~everything).any()
+    assert clicked.sum() < everything.sum()
 
 
 def test_a_small_object_is_decoded_on_a_crop_and_its_mask_lands_back(

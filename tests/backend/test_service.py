@@ -164,12 +164,12 @@ def test_after_a_restart_nothing_is_encoded_again_and_the_answer_is_the_same(
     tmp_path: Path,
 ) -> None:
     clicks = points((30, 60), (40, 50), (20, 20))
-    with running_service(tmp_path) as before:
+    with running_service(tmp_path, prefetch__is_on="false") as before:
         before.predict(click_on(IMAGE, *clicks[:2]))
         expected = mask_of(before.predict(click_on(IMAGE, *clicks)))
 
     sam = WatchedSam()
-    with running_service(tmp_path, sam) as after:
+    with running_service(tmp_path, sam, prefetch__is_on="false") as after:
         again = mask_of(after.predict(click_on(IMAGE, *clicks)))
 
     assert (again == expected).all()
@@ -306,7 +306,7 @@ def test_ten_clicks_at_once_encode_the_image_once(
 ) -> None:
     bodies = [click_on(IMAGE, keypoint(5 + 9 * i, 60, id=f"kp-{i}")) for i in range(10)]
     answers = at_once([lambda body=body: service.predict(body) for body in bodies])
-    assert len(sam.encoded) == 1
+    assert sam.encoded.count((HEIGHT, WIDTH, 3)) == 1
     assert len({regions_of(answer)[0]["id"] for answer in answers}) == 10
 
 
@@ -354,9 +354,9 @@ def test_the_image_of_an_opened_task_is_encoded_before_the_first_click(
     service: SegmentationService, sam: WatchedSam
 ) -> None:
     assert service.predict(opened(IMAGE)) == {"results": []}
-    until(lambda: len(sam.encoded) == 1)
+    until(lambda: sam.encoded.count((HEIGHT, WIDTH, 3)) == 1)
     service.predict(click_on(IMAGE, keypoint(30, 60)))
-    assert len(sam.encoded) == 1
+    assert sam.encoded.count((HEIGHT, WIDTH, 3)) == 1
 
 
 def test_the_next_tasks_of_the_queue_are_encoded_too(tmp_path: Path, sam: WatchedSam) -> None:
@@ -369,10 +369,10 @@ def test_the_next_tasks_of_the_queue_are_encoded_too(tmp_path: Path, sam: Watche
         overrides = {"label_studio__url": site.url, "label_studio__token": LEGACY_TOKEN}
         with running_service(tmp_path, sam, prefetch__next_tasks=2, **overrides) as service:
             service.predict(opened(images[0]))
-            until(lambda: len(sam.encoded) == 3)
+            until(lambda: sam.encoded.count((HEIGHT, WIDTH, 3)) == 3)
             for seed in (2, 3):  # the task after the opened one is labeled already
                 service.predict(click_on(images[seed], keypoint(30, 60), task=7 + seed))
-            assert len(sam.encoded) == 3
+            assert sam.encoded.count((HEIGHT, WIDTH, 3)) == 3
 
 
 def test_without_prefetch_an_opened_task_costs_nothing(tmp_path: Path, sam: WatchedSam) -> None:
