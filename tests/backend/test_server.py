@@ -25,7 +25,7 @@ from backend.ports import address, check_port
 from tests.backend.payloads import keypoint, recorded
 from tests.backend.service_kit import click_on, data_uri, interactions_of, pixels_of, regions_of
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 
 
 class Server:
