@@ -36,7 +36,7 @@ def pointed_at(logits: Tensor, prompt: Prompt, embedding: Embedding, stride: flo
     """
     mask = (logits > 0).cpu().numpy()
     n_labels, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    parts = np.asarray(labels, dtype=np.int32)
+    parts: NDArray[np.int32] = np.array(labels, dtype=np.int32, copy=None)
     if n_labels <= 2:
         return logits
     kept = _at_clicks(parts, prompt, embedding, stride)
