@@ -38,10 +38,19 @@ def imported_modules() -> Iterator[str]:
 def imported() -> set[str]:
     """Names of the distributions that our packages import, at the top or inside a function."""
     foreign = set(imported_modules()) - sys.stdlib_module_names - set(PACKAGES)
-    distributions = metadata.packages_distributions()
-    assert not foreign - distributions.keys(), "imported, but not installed here"
-    names = {distributions[module][0].lower().replace("_", "-") for module in foreign}
-    return {PART_OF.get(name, name) for name in names}
+    owners = owners_of_modules()
+    assert not foreign - owners.keys(), "imported, but not installed here"
+    return {PART_OF.get(owners[module], owners[module]) for module in foreign}
+
+
+def owners_of_modules() -> dict[str, str]:
+    """Top-level module -> distribution, by the files (Python 3.10 looks at fewer things)."""
+    return {
+        file.parts[0].split(".")[0]: distribution.metadata["Name"].lower().replace("_", "-")
+        for distribution in metadata.distributions()
+        for file in distribution.files or ()
+        if file.suffix in {".py", ".so"} and not file.parts[0].endswith((".data", ".dist-info"))
+    }
 
 
 def test_what_is_imported_is_declared() -> None:
