@@ -25,9 +25,9 @@ from adaptation import losses
 from adaptation.adapter import Adapter, adapter_of, trainable_names
 from adaptation.correction import ClickCorrection, CorrectionSettings
 from adaptation.guard import Guard, GuardSettings, reason_against
-from adaptation.lessons import Asked, Lesson, asked, lessons_of, simulated_prompt
+from adaptation.lessons import Asked, Lesson, asked, lesson_loss, lessons_of, simulated_prompt
 from adaptation.sam import PromptableSam
-from adaptation.types import Click, Embedding, MaskPrediction, Prompt
+from adaptation.types import Click, Embedding, Prompt
 from adaptation.zoom import View
 
 logger = logging.getLogger(__name__)
@@ -378,26 +378,6 @@ def _go_on_after(pause: Callable[[], object]) -> Callable[[], bool]:
         return False
 
     return should_stop
-
-
-def lesson_loss(prediction: MaskPrediction, lessons: Sequence[Lesson], iou_weight: float) -> Tensor:
-    """Focal loss and dice on the eroded labels, plus the error of the predicted IoU; scalar.
-
-    An ambiguous prompt trains the candidate that is shown and the best one (half weight), any
-    other the single-mask output: what the annotator sees, by SAM's selection rule.
-    """
-    logits = prediction.low_res_logits.float()
-    target = torch.stack([lesson.target for lesson in lessons])[:, None].to(logits.device)
-    pixels = torch.stack([lesson.pixel_weights for lesson in lessons])[:, None].to(logits.device)
-    target, pixels = target.expand_as(logits), pixels.expand_as(logits)
-    per_mask = losses.focal_loss(logits, target, pixels) + losses.dice_loss(logits, target, pixels)
-    shown = per_mask.gather(1, prediction.shown_token()[:, None])[:, 0]
-    best = per_mask[:, 1:].min(dim=1).values
-    loss = torch.where(prediction.is_ambiguous, shown + 0.5 * best, shown).mean()
-    if not iou_weight:
-        return loss
-    measured = losses.mask_iou(logits.detach(), target, pixels)
-    return loss + iou_weight * losses.iou_loss(prediction.predicted_iou.float(), measured).mean()
 
 
 def has_fast_bfloat16() -> bool:

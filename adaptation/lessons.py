@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptation import losses
 from adaptation.clicker import next_click
 from adaptation.interaction import LOGIT_LIMIT
 from adaptation.masks import erosion_band, erosion_radius
 from adaptation.sam import PromptableSam, Weights
-from adaptation.types import Click, Embedding, Prompt, Size
+from adaptation.types import Click, Embedding, MaskPrediction, Prompt, Size
 from adaptation.zoom import View
 
 UNLABELLED = -1
@@ -219,3 +220,23 @@ def _in_view(click: Click, embedding: Embedding, sam: PromptableSam) -> Click:
         y=min(max(y, 0.0), height - 1.0),
         is_positive=click.is_positive,
     )
+
+
+def lesson_loss(prediction: MaskPrediction, lessons: Sequence[Lesson], iou_weight: float) -> Tensor:
+    """Focal loss and dice on the eroded labels, plus the error of the predicted IoU; scalar.
+
+    An ambiguous prompt trains the candidate that is shown and the best one (half weight), any
+    other the single-mask output: what the annotator sees, by SAM's selection rule.
+    """
+    logits = prediction.low_res_logits.float()
+    target = torch.stack([lesson.target for lesson in lessons])[:, None].to(logits.device)
+    pixels = torch.stack([lesson.pixel_weights for lesson in lessons])[:, None].to(logits.device)
+    target, pixels = target.expand_as(logits), pixels.expand_as(logits)
+    per_mask = losses.focal_loss(logits, target, pixels) + losses.dice_loss(logits, target, pixels)
+    shown = per_mask.gather(1, prediction.shown_token()[:, None])[:, 0]
+    best = per_mask[:, 1:].min(dim=1).values
+    loss = torch.where(prediction.is_ambiguous, shown + 0.5 * best, shown).mean()
+    if not iou_weight:
+        return loss
+    measured = losses.mask_iou(logits.detach(), target, pixels)
+    return loss + iou_weight * losses.iou_loss(prediction.predicted_iou.float(), measured).mean()

@@ -301,7 +301,6 @@ def test_missing_embedded_weights_are_said(embedded: Path) -> None:
 
 
 @pytest.mark.weights
-@pytest.mark.skipif(not DEFAULT_WEIGHTS.exists(), reason="needs the embedded weights")
 def test_the_weights_that_are_shipped_are_those_of_their_digest() -> None:
     assert read_digest(DEFAULT_WEIGHTS) == file_sha256(DEFAULT_WEIGHTS), (
         "write it with adaptation.digests.write_digest(DEFAULT_WEIGHTS) after each export"

@@ -12,12 +12,13 @@ from adaptation.adapter import Adapter
 from adaptation.compact import build_compact
 from adaptation.guard import GuardSettings
 from adaptation.interaction import Answer, Interaction
-from adaptation.learner import LearnerSettings, ObjectReport, OnlineLearner, lesson_loss
+from adaptation.learner import LearnerSettings, ObjectReport, OnlineLearner
 from adaptation.lessons import (
     UNLABELLED,
     AskedPrompt,
     asked,
     label_map,
+    lesson_loss,
     lessons_of,
     simulated_prompt,
 )
