@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from adaptation.pixels import DecodedImage, Pixels, decode_image
 from adaptation.types import Size
-from backend.pixels import DecodedImage, Pixels, decode_image
 from backend.sources import public_reference
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from adaptation.errors import ImageError
-from backend.pixels import Pixels, decode_image
+from adaptation.pixels import Pixels, decode_image
 
 LIMIT = 100_000_000
 RGB = npst.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
