@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from segment_anything.modeling import MaskDecoder, Sam
 from torch import Tensor, nn
 
+from adaptation.checkpoints import describe_mismatch
 from adaptation.errors import InputError, ModelError
 from adaptation.prompts import check_image, encode_prompts, resize_image, resized, signature
 from adaptation.types import Embedding, MaskPrediction, Prompt, Size
@@ -105,13 +106,14 @@ class PromptableSam:
         sam: segment_anything's model (any of ViT-B/L/H, MobileSAM, the compact one); it is put
             into evaluation mode and its parameters are frozen.
         model_id: The catalog's name, kept in every record.
+        encoder_id: Digest of the image encoder where it is known; None computes it.
     """
 
-    def __init__(self, sam: Sam, model_id: str) -> None:
+    def __init__(self, sam: Sam, model_id: str, encoder_id: str | None = None) -> None:
         self.sam = sam.eval().requires_grad_(False)
         self.model_id = model_id
         self.input_size = int(sam.image_encoder.img_size)
-        self.encoder_id = digest_of(sam.image_encoder)
+        self.encoder_id = digest_of(sam.image_encoder) if encoder_id is None else encoder_id
         self.decoder_id = digest_of(nn.ModuleList([sam.prompt_encoder, sam.mask_decoder]))
         self._base = {f"decoder.{n}": p for n, p in sam.mask_decoder.named_parameters()}
         self._image_pe = sam.prompt_encoder.get_dense_pe().detach()
@@ -130,6 +132,29 @@ class PromptableSam:
     def decoder_parameters(self) -> dict[str, Tensor]:
         """The base mask decoder's parameters by name; do not write to them."""
         return {name.removeprefix("decoder."): value for name, value in self._base.items()}
+
+    def with_decoder(self, tensors: Weights) -> PromptableSam:
+        """A model with other decoder weights, which shares both encoders with this one.
+
+        Args:
+            tensors: All parameters of the mask decoder; they are copied.
+
+        Raises:
+            ModelError: Names are missing, unknown or of another shape.
+        """
+        mismatch = describe_mismatch(self.decoder_parameters(), tensors)
+        if mismatch:
+            raise ModelError(
+                f"The weights are of another decoder than {self.model_id}'s: {mismatch}."
+            )
+        memo: dict[int, object] = {
+            id(module): module for module in (self.sam.image_encoder, self.sam.prompt_encoder)
+        }
+        for name, old in self.sam.mask_decoder.named_parameters():
+            new = tensors[name].detach().to(old.device, old.dtype, copy=True).contiguous()
+            memo[id(old)] = nn.Parameter(new, requires_grad=False)
+        sam = copy.deepcopy(self.sam, memo)
+        return PromptableSam(sam, self.model_id, self.encoder_id)
 
     # Encoding -------------------------------------------------------------------------------
 
