@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from training.metrics import (
+from adaptation.metrics import (
     Metric,
     carried_forward,
     clicks_needed,

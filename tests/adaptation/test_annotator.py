@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from adaptation.annotator import Annotator, Rules, click_beside
 from tests.training.fakes import disc
-from training.annotator import Annotator, Rules, click_beside
 
 TRUTH = disc(20, 30, 10)
 NOTHING = np.zeros_like(TRUTH)
