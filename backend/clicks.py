@@ -22,6 +22,7 @@ from adaptation.types import Embedding, Size
 from adaptation.zoom import View
 from backend.ahead import EncodeAhead
 from backend.encoding import Encoder, TaskImage
+from backend.keeping import ImageKeeper
 from backend.learning import Learning
 from backend.protocol import (
     AnswerStyle,
@@ -99,6 +100,7 @@ class ClickDesk:
         learning: Gives weights and learns.
         ahead: Encodes the next view; None: nothing is encoded ahead.
         link_late: Called when a click came to the journal after the submission of its mask.
+        keeper: Keeps the images that were clicked on; None: they are not kept.
         options: How clicks are answered.
     """
 
@@ -112,11 +114,12 @@ class ClickDesk:
         learning: Learning,
         ahead: EncodeAhead | None,
         link_late: Callable[[], None],
+        keeper: ImageKeeper | None,
         options: ClickOptions,
     ) -> None:
         self._interaction, self._encoder, self._journal = interaction, encoder, journal
         self._memory, self._learning, self._ahead = memory, learning, ahead
-        self._link_late, self._options = link_late, options
+        self._link_late, self._keeper, self._options = link_late, keeper, options
         self._turns, self._slots = Turns(), Slots(options.decodes)
 
     @property
@@ -195,6 +198,8 @@ class ClickDesk:
         if result is not None:
             self._look_ahead(job, result.answer)
             self._learning.clicked(job, result)
+            if self._keeper is not None:
+                self._keeper.clicked(job.image, job.identity)
         return result
 
     def _compute(self, job: ClickJob, watch: Stopwatch) -> ClickResult:

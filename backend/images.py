@@ -2,8 +2,8 @@
 
 A click needs the image's digest (the key of its embedding) and, for a zoom, its pixels.  Reading
 and decoding take longer than answering the click, so both are remembered: digests of many images,
-pixels of as many as fit into a number of bytes.  After ``max_age_s`` a file is read again, in case
-it was replaced; unchanged bytes are not decoded again.
+files and pixels of as many as fit into a number of bytes.  After ``max_age_s`` a file is read
+again, in case it was replaced; unchanged bytes are not decoded again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from adaptation.errors import ImageError
 from adaptation.pixels import DecodedImage, Pixels, decode_image
 from adaptation.types import Size
 from backend.sources import public_reference
@@ -57,10 +58,12 @@ class LoadedImage:
     Args:
         identity: Its digest, size and kind.
         pixels: ``[H, W, 3]`` uint8 RGB, upright, shared and read-only: copy before writing.
+        content: The encoded file.
     """
 
     identity: ImageIdentity
     pixels: Pixels
+    content: bytes
 
     @property
     def digest(self) -> str:
@@ -71,6 +74,11 @@ class LoadedImage:
     def size(self) -> Size:
         """(H, W)."""
         return self.identity.size
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that it takes."""
+        return self.pixels.nbytes + len(self.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ class ImageLoader:
     Args:
         source: Where the files come from.
         max_pixels: Largest width times height.
-        cache_bytes: Memory for decoded pixels.
+        cache_bytes: Memory for images, decoded and as files.
         max_age_s: Seconds after which a file is read again.
         clock: Monotonic seconds.
     """
@@ -137,6 +145,23 @@ class ImageLoader:
             kept = self._images.get(identity.digest) if identity else None
             return kept or self._read(key, image_ref, task_id)
 
+    def file(self, identity: ImageIdentity, image_ref: str, task_id: str) -> bytes:
+        """The encoded file of an image that was identified, read again where it left the memory.
+
+        Raises:
+            ImageError: It cannot be read any more, or was replaced meanwhile.
+        """
+        kept = self.file_in_memory(identity)
+        content = kept or self._source.read(image_ref, task_id)
+        if kept is None and hashlib.sha256(content).hexdigest() != identity.digest:
+            raise ImageError("The image was replaced after it was clicked on.")
+        return content
+
+    def file_in_memory(self, identity: ImageIdentity) -> bytes | None:
+        """The encoded file, if it is at hand."""
+        kept = self._images.get(identity.digest)
+        return None if kept is None else kept.content
+
     def _fresh(self, key: str) -> ImageIdentity | None:
         with self._known_lock:
             known = self._known.get(key)
@@ -161,7 +186,8 @@ class ImageLoader:
             return kept
         with self._decode_slots:
             decoded = decode_image(content, max_pixels=self._max_pixels)
-        image = LoadedImage(identity=_identity(digest, decoded), pixels=decoded.pixels)
+        identity = _identity(digest, decoded)
+        image = LoadedImage(identity=identity, pixels=decoded.pixels, content=content)
         self._images.put(image)
         return image
 
@@ -193,7 +219,7 @@ class _ImageCache:
             return image
 
     def put(self, image: LoadedImage) -> None:
-        n_bytes = image.pixels.nbytes
+        n_bytes = image.n_bytes
         with self._lock:
             if image.digest in self._entries or n_bytes > self._max_bytes:
                 return
@@ -201,7 +227,7 @@ class _ImageCache:
             self._n_bytes += n_bytes
             while self._n_bytes > self._max_bytes:
                 _, oldest = self._entries.popitem(last=False)
-                self._n_bytes -= oldest.pixels.nbytes
+                self._n_bytes -= oldest.n_bytes
 
 
 class _KeyedLocks:

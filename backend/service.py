@@ -14,6 +14,7 @@ from adaptation.journal import Journal
 from backend.ahead import EncodeAhead
 from backend.clicks import ClickDesk, ClickOptions, Memory
 from backend.encoding import Encoder
+from backend.keeping import ImageKeeper
 from backend.learning import Learning, NoLearning
 from backend.protocol import parse_label_config, parse_predict, parse_setup, render_nothing
 from backend.stopwatch import Stopwatch
@@ -36,6 +37,7 @@ class SegmentationService:
         memory: Of the objects in work.
         ahead: Encodes what will be clicked on next; None: nothing is encoded ahead.
         learning: Gives weights and learns.
+        keeper: Keeps the images that were clicked on; None: they are not kept.
         options: How clicks are answered.
         max_waiting: Clicks in work and waiting, of all objects; more are refused.
     """
@@ -49,12 +51,13 @@ class SegmentationService:
         memory: Memory,
         ahead: EncodeAhead | None = None,
         learning: Learning | None = None,
+        keeper: ImageKeeper | None = None,
         options: ClickOptions | None = None,
         max_waiting: int = 28,
     ) -> None:
         learning = learning or NoLearning()
         self._journal, self._ahead = journal, ahead
-        self._learning = learning
+        self._learning, self._keeper = learning, keeper
         self._submissions = SubmissionDesk(journal, memory, learning)
         self._clicks = ClickDesk(
             interaction=interaction,
@@ -64,6 +67,7 @@ class SegmentationService:
             learning=learning,
             ahead=ahead,
             link_late=self._submissions.take_up,
+            keeper=keeper,
             options=options or ClickOptions(),
         )
         self._submissions.take_up()
@@ -117,6 +121,8 @@ class SegmentationService:
             self._ahead.stop(timeout_s)
         self._submissions.close()
         self._learning.stop(timeout_s)
+        if self._keeper is not None:
+            self._keeper.stop()
         self._journal.close()
 
     @contextmanager

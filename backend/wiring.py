@@ -9,6 +9,7 @@ import cv2
 import torch
 from pydantic import SecretStr
 
+from adaptation.album import Album
 from adaptation.catalog import load_model
 from adaptation.correction import ClickCorrection
 from adaptation.interaction import Corrector, Interaction
@@ -23,6 +24,7 @@ from backend.embeddings import EmbeddingCache
 from backend.encoding import Encoder
 from backend.fetch import Fetcher, HostRules
 from backend.images import ImageLoader
+from backend.keeping import ImageKeeper
 from backend.label_studio import LabelStudioClient, Transport
 from backend.learning import Learning, NoLearning
 from backend.online import OnlineLearning, OnlineOptions
@@ -56,7 +58,8 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
     sam = load_sam(settings) if sam is None else sam
     client = build_client(settings)
     cache = build_embeddings(settings)
-    encoder = Encoder(sam, build_images(settings, client), cache)
+    images = build_images(settings, client)
+    encoder = Encoder(sam, images, cache)
     journal = Journal(settings.journal_url)
     return SegmentationService(
         interaction=Interaction(sam, _zoom(settings), _corrector(settings, sam, learner)),
@@ -65,9 +68,16 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         memory=_memory(settings),
         ahead=_ahead(settings, encoder, cache, client),
         learning=_learning(settings, sam, encoder, journal, learner),
+        keeper=_keeper(settings, images),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
     )
+
+
+def _keeper(settings: Settings, images: ImageLoader) -> ImageKeeper | None:
+    if not settings.album.is_on:
+        return None
+    return ImageKeeper(Album(settings.album_dir), images, _bytes(settings.album.min_free_mb))
 
 
 def _learning(

@@ -236,6 +236,21 @@ class EmbeddingSettings(Section):
     redis_mb: float = Field(default=4096, gt=0, description="Redis memory for embeddings.")
 
 
+class AlbumSettings(Section):
+    """Files of the images that were clicked on, kept for offline jobs such as preferences."""
+
+    is_on: bool = Field(
+        default=True,
+        description="Keep each clicked image once, behind the reply; costs its file size on disk.",
+    )
+    folder: OptionalPath = Field(
+        default=None, description="Where they lie; empty: the folder images in data_dir."
+    )
+    min_free_mb: float = Field(
+        default=1000, ge=0, description="Keep no more while the disk has less room than this."
+    )
+
+
 class PrefetchSettings(Section):
     """Images encoded before the first click asks for them."""
 
@@ -296,7 +311,7 @@ class Settings(Section):
 
     data_dir: Path = Field(
         default=Path(".strop"),
-        description="Folder of journal, embeddings and checkpoints, from where strop is started.",
+        description="Folder of journal, images, embeddings, checkpoints, from where strop starts.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="One line for each click at info."
@@ -309,6 +324,7 @@ class Settings(Section):
     label_studio: LabelStudioSettings = LabelStudioSettings()
     images: ImageSettings = ImageSettings()
     embeddings: EmbeddingSettings = EmbeddingSettings()
+    album: AlbumSettings = AlbumSettings()
     prefetch: PrefetchSettings = PrefetchSettings()
     journal: JournalSettings = JournalSettings()
     sessions: SessionSettings = SessionSettings()
@@ -323,6 +339,11 @@ class Settings(Section):
     def embeddings_dir(self) -> Path:
         """Folder of the embeddings on disk."""
         return self.embeddings.folder or self.data_dir / "embeddings"
+
+    @property
+    def album_dir(self) -> Path:
+        """Folder of the images that were clicked on."""
+        return self.album.folder or self.data_dir / "images"
 
     @property
     def adapters_dir(self) -> Path:

@@ -24,6 +24,13 @@ def png(value: int, size: tuple[int, int] = (6, 4)) -> bytes:
     return file.getvalue()
 
 
+def ppm(value: int) -> bytes:
+    """A file of the same length for every value."""
+    file = io.BytesIO()
+    Image.new("RGB", (6, 4), (value, value, value)).save(file, "PPM")
+    return file.getvalue()
+
+
 class Files:
     """Files by reference; counts the reads and can be slow."""
 
@@ -167,8 +174,8 @@ def test_an_image_larger_than_the_cache_is_loaded_and_leaves_the_others_in_peace
 def test_the_cache_holds_the_images_used_last_and_no_more_bytes(
     order: list[int], room: int
 ) -> None:
-    n_bytes = 4 * 6 * 3
-    files = Files(**{str(n): png(n) for n in range(8)})
+    n_bytes = 4 * 6 * 3 + len(ppm(0))  # pixels and file
+    files = Files(**{str(n): ppm(n) for n in range(8)})
     loader = ImageLoader(files, cache_bytes=room * n_bytes)
     recent: list[int] = []
     for n in order:
@@ -176,6 +183,20 @@ def test_the_cache_holds_the_images_used_last_and_no_more_bytes(
         assert loader.load(str(n), "1").pixels[0, 0, 0] == n
         assert len(files.reads) == expected_reads
         recent = [*(m for m in recent if m != n), n][-room:] if room else []
+
+
+def test_a_file_is_taken_from_memory_and_else_read_again_and_compared() -> None:
+    files = Files(a=png(1))
+    remembering, forgetful = ImageLoader(files), ImageLoader(files, cache_bytes=0)
+    identity = remembering.identify("a", "1")
+    forgetful.identify("a", "1")
+    del files.reads[:]
+    assert remembering.file(identity, "a", "1") == png(1) and not files.reads
+    assert forgetful.file_in_memory(identity) is None
+    assert forgetful.file(identity, "a", "1") == png(1) and files.reads == ["a"]
+    files.contents["a"] = png(2)
+    with pytest.raises(ImageError, match="replaced"):
+        forgetful.file(identity, "a", "1")
 
 
 def test_the_pixel_limit_is_passed_on() -> None:
