@@ -24,7 +24,7 @@ DOORS = {
     "werkzeug": {"backend/app.py", "backend/insights.py", "backend/routes.py"},
     "label_studio_sdk": {"backend/protocol.py"},
     "sqlalchemy": {"adaptation/journal.py"},
-    "pyarrow": {"adaptation/journal.py"},
+    "pyarrow": {"adaptation/journal.py", "training/preferences/files.py"},
     "redis": {"backend/redis_store.py"},
 }
 # The settings read the environment; commands hand a copy of it to the processes they start, and
