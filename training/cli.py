@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from adaptation.errors import StropError
-from training.commands import evaluate, pretrain, table
+from training.commands import evaluate, gate, pretrain, promote, rollback, table, versions
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -43,6 +43,10 @@ def main() -> None:
 main.add_command(evaluate.command)
 main.add_command(pretrain.command)
 main.add_command(table.command)
+main.add_command(gate.command)
+main.add_command(promote.command)
+main.add_command(rollback.command)
+main.add_command(versions.command)
 
 
 if __name__ == "__main__":

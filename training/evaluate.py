@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import cv2
 import torch
 
+from adaptation import bases
 from adaptation.adapter import load_adapter
 from adaptation.catalog import load_model
 from adaptation.correction import ClickCorrection, CorrectionSettings
@@ -54,7 +55,7 @@ class LearnerFactory(Protocol):
 
 
 def load_base(config: EvaluateConfig) -> PromptableSam:
-    """The model to evaluate, with its adapter if one is given."""
+    """The model to evaluate, with its base decoder and its adapter where they are given."""
     sam = load_model(
         config.model,
         config.models_dir,
@@ -62,6 +63,8 @@ def load_base(config: EvaluateConfig) -> PromptableSam:
         checkpoint=config.checkpoint,
         show_progress=True,
     )
+    if config.base is not None:
+        sam = bases.load_base(config.base, sam)
     return sam if config.adapter is None else with_adapter(sam, config.adapter)
 
 

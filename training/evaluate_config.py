@@ -22,6 +22,7 @@ class EvaluateConfig:
     part: str = ""
     model: str = "compact"
     checkpoint: Path | None = None
+    base: Path | None = None
     adapter: Path | None = None
     models_dir: Path = Path("models")
     device: str = "cpu"
