@@ -1,4 +1,4 @@
-"""The command `strop`: serve, prefetch, export, doctor, demo, settings."""
+"""The command `strop`: serve, prefetch, export, doctor, demo, simulate, settings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from adaptation.errors import SettingsError, StropError
+from adaptation.errors import StropError
 from backend.logs import configure_logging
-from backend.settings import Settings, as_yaml, load_settings
+from backend.settings import Settings, as_yaml, load_settings, parse_assignments
+from backend.simulate.command import command as simulate
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -63,7 +64,7 @@ def settings_options(command: Command) -> Command:
     def with_settings(config: Path | None, assignments: tuple[str, ...], **options: Any) -> object:
         flags = {key: options.pop(name) for name, (key, _) in _FLAGS.items()}
         given = {key: value for key, value in flags.items() if value is not None}
-        settings = load_settings(config, {**_parse_assignments(assignments), **given})
+        settings = load_settings(config, {**parse_assignments(assignments), **given})
         configure_logging(settings.log_level)
         return command(settings=settings, **options)
 
@@ -94,17 +95,9 @@ def _options() -> list[Callable[[Any], Any]]:
     return [config, assignments, *flags]
 
 
-def _parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
-    parsed = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise SettingsError(f"--set wants KEY=VALUE, got {assignment!r}.")
-        parsed[key.strip()] = value
-    return parsed
-
-
 # Commands ----------------------------------------------------------------------------------------
+
+strop.add_command(simulate)
 
 
 @strop.command()
@@ -150,6 +143,50 @@ def export(settings: Settings, out: str, format: str, project: str | None) -> No
     from adaptation.journal.command import export_command
 
     sys.exit(export_command(settings.journal_url, out, format, project))
+
+
+@strop.group()
+def ranking() -> None:
+    """Have people rank the decoder's masks in a Label Studio project of its own."""
+
+
+@ranking.command("create")
+@settings_options
+@click.option("--project", type=int, required=True, help="The project that was clicked in.")
+@click.option("--count", type=int, default=50, show_default=True, help="New tasks at most.")
+@click.option(
+    "--margin",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Leave out prompts of which two masks differ by less (1 - IoU).",
+)
+@click.option(
+    "--objects",
+    type=click.Choice(["all", "finished", "unfinished"]),
+    default="all",
+    show_default=True,
+    help="Finished: those whose mask was submitted.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of sample and places.")
+def create_ranking(settings: Settings, project: int, **options: Any) -> None:
+    """Fill a ranking project with prompts of the journal, three masks each.
+
+    It is made where it is missing; running it again adds prompts that are not there yet.
+    """
+    from backend.ranking import Wanted, create_rankings
+
+    click.echo(str(create_rankings(settings, project, Wanted(**options))))
+
+
+@ranking.command("collect")
+@settings_options
+@click.option("--project", type=int, help="Only the rankings of this project's prompts.")
+def collect_ranking(settings: Settings, project: int | None) -> None:
+    """Append what people ranked to the journal; again and again, nothing twice."""
+    from backend.ranking import collect_rankings
+
+    click.echo(str(collect_rankings(settings, project)))
 
 
 @strop.command()

@@ -206,7 +206,7 @@ def _token_kind(token: str | None, kind: Literal["auto"] | TokenKind) -> TokenKi
 def _new_session(url: str) -> requests.Session:
     session = requests.Session()
     # No proxy of the environment leads back to this machine.
-    session.trust_env = not _is_this_machine(urlsplit(url).hostname or "")
+    session.trust_env = not is_this_machine(urlsplit(url).hostname or "")
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # A pooled connection that the server has closed meanwhile fails once, and only reads repeat.
     retry = Retry(connect=1, read=1, redirect=0, status=0, other=0, allowed_methods=["GET"])
@@ -216,7 +216,8 @@ def _new_session(url: str) -> requests.Session:
     return session
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Whether a host's name is that of the machine itself; no proxy leads there."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

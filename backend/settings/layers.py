@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,21 @@ def load_settings(
     except ValidationError as error:
         mistakes = [_mistake(detail, layers) for detail in error.errors(include_url=False)]
         raise SettingsError("\n".join(["The settings are wrong:", *mistakes])) from None
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
+    """Settings as a command line gives them, ``server.threads=8`` each, by dotted key.
+
+    Raises:
+        SettingsError: One has no equals sign, or no key.
+    """
+    parsed = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set wants KEY=VALUE, got {assignment!r}.")
+        parsed[key.strip()] = value
+    return parsed
 
 
 def _read_yaml(path: Path) -> Tree:
