@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from backend.transport import LabelStudioAuthError, LabelStudioError, Transport
 
 __all__ = [
+    "AnnotatedTask",
     "LabelStudioAuthError",
     "LabelStudioClient",
     "LabelStudioError",
@@ -48,6 +49,21 @@ class Task:
     task_id: str
     data: Mapping[str, Any]
     is_labeled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatedTask:
+    """A task with what people submitted, as Label Studio's JSON.
+
+    Args:
+        task_id: Its number.
+        meta: What was imported beside its data.
+        annotations: Skipped ones too, with their "result"s.
+    """
+
+    task_id: str
+    meta: Mapping[str, Any]
+    annotations: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,16 +159,27 @@ class LabelStudioClient:
             only_unlabeled: Only tasks without a submitted annotation.
             page_size: Tasks a request.
         """
-        last = int(after_id)
+        params = {"project": int(project_id), "page_size": page_size}
+        yield from map(_task, self._task_pages(int(after_id), only_unlabeled, params))
+
+    def annotated_tasks(
+        self, project_id: str | int, *, page_size: int = 20
+    ) -> Iterator[AnnotatedTask]:
+        """All tasks with their meta and their annotations, page by page, by their ids."""
+        params = {"project": int(project_id), "page_size": page_size, "fields": "all"}
+        yield from map(_annotated_task, self._task_pages(0, False, params))
+
+    def _task_pages(
+        self, last: int, only_unlabeled: bool, params: Mapping[str, Any]
+    ) -> Iterator[Mapping[str, Any]]:
         while True:
-            query = _task_query(last, only_unlabeled=only_unlabeled)
-            params = {"project": int(project_id), "page_size": page_size, "query": query}
-            answer = self.http.get_json("/api/tasks/", params={**params, "resolve_uri": "false"})
-            tasks = [_task(entry) for entry in answer["tasks"]]
-            yield from tasks
-            if len(tasks) < page_size:
+            asked = {"query": _task_query(last, only_unlabeled=only_unlabeled), **params}
+            answer = self.http.get_json("/api/tasks/", params={**asked, "resolve_uri": "false"})
+            entries = answer["tasks"]
+            yield from entries
+            if len(entries) < params["page_size"]:
                 return
-            last = int(tasks[-1].task_id)
+            last = int(entries[-1]["id"])
 
     # -- the connection between a project and Strop -----------------------------------------------
 
@@ -213,6 +240,17 @@ class LabelStudioClient:
         answer = self.http.send_file(path, name, content, params={"return_task_ids": "1"})
         return [str(task_id) for task_id in answer["task_ids"]]
 
+    def create_project(self, title: str, label_config: str, **fields: Any) -> Project:
+        """Make a project; ``fields`` are further ones of Label Studio's API."""
+        body = {"title": title, "label_config": label_config, **fields}
+        return _project(self.http.send_json("POST", "/api/projects/", body))
+
+    def add_task(self, project_id: str | int, task: Mapping[str, Any]) -> str:
+        """Import one task (``data``, ``meta``); returns its number."""
+        path = f"/api/projects/{int(project_id)}/import?return_task_ids=1"
+        (task_id,) = self.http.send_json("POST", path, [task])["task_ids"]
+        return str(task_id)
+
 
 def same_url(one: str, other: str) -> bool:
     """Whether two addresses are the same but for a slash at the end."""
@@ -248,6 +286,14 @@ def _task(entry: Mapping[str, Any]) -> Task:
         task_id=str(entry["id"]),
         data=entry.get("data") or {},
         is_labeled=int(entry.get("total_annotations") or 0) > 0,
+    )
+
+
+def _annotated_task(entry: Mapping[str, Any]) -> AnnotatedTask:
+    return AnnotatedTask(
+        task_id=str(entry["id"]),
+        meta=entry.get("meta") or {},
+        annotations=tuple(entry.get("annotations") or ()),
     )
 
 
