@@ -147,6 +147,7 @@ class Interaction:
         box: Box | None = None,
         state: ObjectState | None = None,
         weights: Weights | None = None,
+        view: View | None = None,
     ) -> Answer:
         """Decode one object once.
 
@@ -157,13 +158,14 @@ class Interaction:
             box: The box around the object, if one was drawn.
             state: Of the answer before, None at the first.
             weights: Decoder weights of the session, None for the base model's.
+            view: Decode on this one, as was done before, instead of choosing one.
 
         Raises:
             InputError: Neither a click nor a box, or one that lies outside the image.
         """
         _check_inside(clicks, box, image_size)
         with torch.no_grad():
-            view = self._view(image_size, clicks, box, state)
+            view = view or self._view(image_size, clicks, box, state)
             embedding = encode(view)
             prompt = self._prompt(clicks, box, view, embedding, state)
             prediction = self.sam.decode(embedding, [prompt], weights=weights)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from adaptation.album import Album
 from adaptation.errors import ImageError
 from adaptation.sam import PromptableSam
 from adaptation.types import Embedding
@@ -59,6 +60,19 @@ class Encoder:
         key, encode = self._job(image, identity, view)
         return self._cache.get(key, encode, timeout_s=ENCODE_TIMEOUT_S)
 
+    def embed_from(self, album: Album, image_id: str, view: View) -> Embedding:
+        """The same, of an image that is known by its digest alone and lies in an album.
+
+        Raises:
+            ImageError: It has to be encoded, and is not in the album.
+        """
+
+        def encode() -> Embedding:
+            crop = album.read(image_id)[view.y0 : view.y1, view.x0 : view.x1]
+            return self._sam.embed(crop, image_id=image_id)
+
+        return self._cache.get(self._key(image_id, view), encode, timeout_s=ENCODE_TIMEOUT_S)
+
     def fill(self, image: TaskImage) -> bool:
         """Encode a whole image in the foreground; False where that was done before."""
         encodes, identity = self._cache.stats().encodes, self.identify(image)
@@ -80,12 +94,6 @@ class Encoder:
         return PrefetchTask(name=name, load=lambda: self._job(image, identity, view))
 
     def _job(self, image: TaskImage, identity: ImageIdentity, view: View) -> Job:
-        key = EmbeddingKey(
-            image_id=identity.digest,
-            encoder_id=self._sam.encoder_id,
-            input_size=self._sam.input_size,
-            view=view,
-        )
 
         def encode() -> Embedding:
             loaded = self._images.load(image.image_ref, image.task_id)
@@ -94,4 +102,12 @@ class Encoder:
             crop = loaded.pixels[view.y0 : view.y1, view.x0 : view.x1]
             return self._sam.embed(crop, image_id=identity.digest)
 
-        return key, encode
+        return self._key(identity.digest, view), encode
+
+    def _key(self, image_id: str, view: View) -> EmbeddingKey:
+        return EmbeddingKey(
+            image_id=image_id,
+            encoder_id=self._sam.encoder_id,
+            input_size=self._sam.input_size,
+            view=view,
+        )

@@ -1,24 +1,46 @@
 """One session's learner and the diary of what it was taught.
 
-The diary makes a session a function of what happened: an object that is deleted or rewritten is
-un-learned by teaching the rest again from the start.
+A session is a function of what happened to it: objects taught, steps of thinking begun, objects
+forgotten, in this order.  Nothing else moves it, so the diary rebuilds it bit for bit, and an
+object that is deleted or rewritten is un-learned by teaching the rest again.
+
+What was asked on an object is asked again when it is taught, on the views of then and with the
+session's weights of now.  So an object is known by its clicks and its mask alone, which the journal
+holds, and no logits have to be kept anywhere.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from adaptation.adapter import Adapter
+from adaptation.correction import ClickCorrection
+from adaptation.interaction import Answer, Interaction, ObjectState
 from adaptation.learner import LearnerSettings, ObjectReport, OnlineLearner
 from adaptation.lessons import AskedPrompt
-from adaptation.masks import Rle, decode_rle
-from adaptation.sam import PromptableSam
-from adaptation.types import Click, Embedding
-from adaptation.zoom import View
+from adaptation.masks import Rle, decode_rle, iou
+from adaptation.sam import PromptableSam, Weights
+from adaptation.types import Box, Click, Embedding, Size
+from adaptation.zoom import View, ZoomSettings
 
-logger = logging.getLogger(__name__)
+Pause = Callable[[], object]
+"""Called between two computations; returns when no click waits for the processor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One request on an object.
+
+    Args:
+        clicks: All clicks so far, oldest first, original pixels.
+        box: The box, if there was one.
+        view: On which it was answered.
+    """
+
+    clicks: tuple[Click, ...]
+    box: Box | None
+    view: View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -28,102 +50,217 @@ class Taught:
     Args:
         annotation_id: The annotation that it is part of.
         region_id: The region that it became.
-        asked: What was asked on it, oldest first.
-        clicks: All clicks on it, original pixels.
-        mask: As submitted.
+        steps: What was asked on it, oldest first; at least one.
+        mask: As submitted, at the image's size.
         encode: Embedding of a view of its image.
     """
 
     annotation_id: str
     region_id: str
-    asked: tuple[AskedPrompt, ...]
-    clicks: tuple[Click, ...]
+    steps: tuple[Step, ...]
     mask: Rle
     encode: Callable[[View], Embedding]
+
+    @property
+    def image_size(self) -> Size:
+        """(H, W) of the image."""
+        return self.mask.size
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """All clicks on it."""
+        return self.steps[-1].clicks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thought:
+    """A stretch of thinking.
+
+    Args:
+        n_begun: Steps that were begun: all that it takes to make the stretch again.
+        n_steps: Steps that were made.
+    """
+
+    n_begun: int
+    n_steps: int
 
 
 @dataclass(slots=True, eq=False)
 class _Lesson:
-    """An entry of the diary: an object, and the thinking that followed it, in steps."""
+    """An entry of the diary: an object, and the stretches of thinking that followed it."""
 
     taught: Taught
     thought: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Restart:
+    """An entry of the diary: the session went on from its weights with an empty memory."""
+
+    adapter: Adapter
+    settings: LearnerSettings
+    seed: int
+
+
 class TaughtSession:
     """A learner with its diary.  Used by one thread; :attr:`adapter` may be read by any.
+
+    A call that raises leaves the session in no state that can be told: drop it, and make one anew
+    from the last adapter that is known.
 
     Args:
         sam: The shared model.
         settings: How it learns.
         seed: Of all draws.
         start: The adapter it starts from.
-        max_diary: Objects that can be un-learned; older ones stay learned.
     """
 
     def __init__(
-        self,
-        sam: PromptableSam,
-        settings: LearnerSettings,
-        seed: int,
-        start: Adapter,
-        max_diary: int = 500,
+        self, sam: PromptableSam, settings: LearnerSettings, seed: int, start: Adapter
     ) -> None:
-        self._sam, self._settings, self._seed = sam, settings, seed
-        self._start, self._max_diary = start, max_diary
-        self._diary: list[_Lesson] = []
-        self._learner = OnlineLearner(sam, settings, seed, start)
+        self._sam, self._adapter = sam, start
+        self._origin = _Restart(start, settings, seed)
+        self._diary: list[_Lesson | _Restart] = [self._origin]
+        self._learner: OnlineLearner | None = None
 
     @property
     def adapter(self) -> Adapter:
         """What the session has learned so far; immutable."""
-        return self._learner.adapter
+        return self._adapter
 
-    def teach(self, taught: Taught, pause: Callable[[], object]) -> ObjectReport:
+    @property
+    def origin(self) -> Adapter:
+        """What it started from, or went on from with an empty memory."""
+        return self._origin.adapter
+
+    @property
+    def n_objects(self) -> int:
+        """Objects in the diary."""
+        return sum(isinstance(entry, _Lesson) for entry in self._diary)
+
+    def teach(self, taught: Taught, pause: Pause) -> ObjectReport:
         """Learn from a finished object."""
-        if len(self._diary) >= self._max_diary:
-            self._start, self._diary = self._learner.adapter, []
+        report = self._observe(taught, pause)
         self._diary.append(_Lesson(taught))
-        return self._observe(taught, pause)
+        return report
 
-    def think(self, should_stop: Callable[[], bool]) -> int:
-        """Replay in idle time; steps made."""
-        n_steps = self._learner.think(should_stop)
-        if n_steps and self._diary:
-            self._diary[-1].thought.append(n_steps)
-        return n_steps
+    def think(self, should_stop: Callable[[], bool]) -> Thought:
+        """Replay in idle time."""
+        n_begun = 0
 
-    def forget(self, annotation_id: str, pause: Callable[[], object]) -> int:
-        """Un-learn an annotation: everything else is taught again from the start.
+        def counted() -> bool:
+            nonlocal n_begun
+            is_over = should_stop()
+            n_begun += not is_over
+            return is_over
+
+        n_steps = self._awake().think(counted)
+        self._adapter = self._awake().adapter
+        last = self._diary[-1]
+        if n_begun and isinstance(last, _Lesson):
+            last.thought.append(n_begun)
+        return Thought(n_begun=n_begun, n_steps=n_steps)
+
+    def think_again(self, n_begun: int, pause: Pause) -> Thought:
+        """Begin as many steps as were begun when the session thought for itself."""
+        left = n_begun
+
+        def is_enough() -> bool:
+            nonlocal left
+            pause()
+            left -= 1
+            return left < 0
+
+        return self.think(is_enough)
+
+    def forget(self, annotation_id: str, pause: Pause) -> int:
+        """Un-learn an annotation: everything after it is taught again without it.
 
         Returns:
             Objects forgotten; 0 where the annotation taught nothing.
         """
-        kept = [entry for entry in self._diary if entry.taught.annotation_id != annotation_id]
-        n_forgotten = len(self._diary) - len(kept)
-        if not n_forgotten:
+        found = [i for i, entry in enumerate(self._diary) if _is_of(entry, annotation_id)]
+        if not found:
             return 0
-        self._learner = OnlineLearner(self._sam, self._settings, self._seed, self._start)
-        self._diary = kept
-        for entry in kept:
-            self._observe(entry.taught, pause)
-            self._think_again(entry.thought, pause)
-        return n_forgotten
+        restarts = (i for i in range(found[0]) if isinstance(self._diary[i], _Restart))
+        begin = max(restarts)
+        origin, *again = self._diary[begin:]
+        assert isinstance(origin, _Restart)
+        self._diary, self._adapter = self._diary[:begin], origin.adapter
+        self._begin(origin)
+        for entry in again:
+            if not _is_of(entry, annotation_id):
+                self._live_again(entry, pause)
+        return len(found)
 
-    def _observe(self, taught: Taught, pause: Callable[[], object]) -> ObjectReport:
-        return self._learner.observe_mask(
-            taught.asked, taught.clicks, decode_rle(taught.mask), taught.encode, pause
+    def restart(self, settings: LearnerSettings, seed: int) -> None:
+        """Go on from the weights as they are, with an empty memory: what a new process does."""
+        self._begin(_Restart(self._adapter, settings, seed))
+
+    def rest(self) -> None:
+        """Give the memory of the learner back, when only :meth:`restart` will follow."""
+        self._learner = None
+
+    def _begin(self, origin: _Restart) -> None:
+        self._origin, self._learner = origin, None
+        self._diary.append(origin)
+
+    def _live_again(self, entry: _Lesson | _Restart, pause: Pause) -> None:
+        if isinstance(entry, _Restart):
+            self.restart(entry.settings, entry.seed)
+            return
+        self.teach(entry.taught, pause)
+        for n_begun in entry.thought:
+            self.think_again(n_begun, pause)
+
+    def _awake(self) -> OnlineLearner:
+        if self._learner is None:
+            origin = self._origin
+            self._learner = OnlineLearner(self._sam, origin.settings, origin.seed, origin.adapter)
+        return self._learner
+
+    def _observe(self, taught: Taught, pause: Pause) -> ObjectReport:
+        learner = self._awake()
+        interaction = interaction_of(self._sam, self._origin.settings)
+        answers = ask(interaction, taught, learner.weights(), pause)
+        asked = [AskedPrompt.of(answer) for answer in answers]
+        mask = decode_rle(taught.mask)
+        report = learner.observe_mask(asked, taught.clicks, mask, taught.encode, pause)
+        self._adapter = learner.adapter
+        return report
+
+
+def interaction_of(sam: PromptableSam, settings: LearnerSettings) -> Interaction:
+    """The click path of a session, for views that are known already."""
+    return Interaction(
+        sam, ZoomSettings(is_on=False), ClickCorrection(settings.correction, sam.input_size)
+    )
+
+
+def ask(
+    interaction: Interaction, taught: Taught, weights: Weights | None, pause: Pause
+) -> Iterator[Answer]:
+    """Ask again what was asked on an object, each answer fed back into the next question."""
+    state: ObjectState | None = None
+    for step in taught.steps:
+        pause()
+        if state is not None and not state.precedes(step.clicks, step.box):
+            state = None
+        answer = interaction.answer(
+            taught.encode, taught.image_size, step.clicks, step.box, state, weights, step.view
         )
+        yield answer
+        state = answer.state
 
-    def _think_again(self, stretches: Sequence[int], pause: Callable[[], object]) -> None:
-        """Make as many steps as were made when the session thought for itself."""
-        for wanted in stretches:
-            made = 0
 
-            def enough(limit: int = wanted) -> bool:
-                nonlocal made
-                pause()
-                made += 1
-                return made > limit
+def mean_iou(
+    interaction: Interaction, taught: Taught, weights: Weights | None, pause: Pause
+) -> float:
+    """Mean IoU of the answers to an object's requests with its submitted mask, at its own size."""
+    mask = decode_rle(taught.mask)
+    found = [iou(interaction.mask(a), mask) for a in ask(interaction, taught, weights, pause)]
+    return sum(found) / len(found)
 
-            self._learner.think(enough)
+
+def _is_of(entry: _Lesson | _Restart, annotation_id: str) -> bool:
+    return isinstance(entry, _Lesson) and entry.taught.annotation_id == annotation_id

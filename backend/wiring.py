@@ -27,10 +27,11 @@ from backend.images import ImageLoader
 from backend.keeping import ImageKeeper
 from backend.label_studio import LabelStudioClient, Transport
 from backend.learning import Learning, NoLearning
-from backend.online import OnlineLearning, OnlineOptions
+from backend.online import OnlineLearning
 from backend.prefetch import PrefetchQueue
 from backend.protocol import AnswerKind, AnswerStyle
 from backend.redis_store import RedisStore
+from backend.school import OnlineOptions
 from backend.service import SegmentationService
 from backend.sessions import DrawnBoxes, ObjectStates
 from backend.settings import Settings, load_learner
@@ -93,9 +94,13 @@ def _learning(
         scope=settings.learning.scope,
         folder=settings.adapters_dir,
         max_sessions=settings.learning.max_sessions,
+        max_learners=settings.learning.max_learners,
+        ttl_s=settings.learning.ttl_s,
+        merge=settings.learning.merge,
         seed=settings.learning.seed,
     )
-    return OnlineLearning(sam, encoder, journal, learner, options)
+    album = Album(settings.album_dir)
+    return OnlineLearning(sam, encoder, journal, learner, options, album)
 
 
 def _corrector(

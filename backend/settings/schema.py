@@ -300,8 +300,19 @@ class LearningSettings(Section):
     config: OptionalPath = Field(
         default=None, description="How it learns, as configs/learner.yaml; empty: its defaults."
     )
+    merge: int = Field(
+        default=8,
+        ge=0,
+        description="Finished sessions whose mean a project's next one starts from; 0: none.",
+    )
     max_sessions: int = Field(
-        default=200, ge=1, description="Sessions in memory; the least recently used leave first."
+        default=200, ge=1, description="Sessions in memory (1.6 MB each, compact), the last used."
+    )
+    max_learners: int = Field(
+        default=16, ge=1, description="Sessions that remember their objects, up to 20 MB each."
+    )
+    ttl_s: float = Field(
+        default=86_400, gt=0, description="An unused session leaves the memory; its file stays."
     )
     seed: int = Field(default=0, description="Of the learner's draws.")
 

@@ -100,18 +100,10 @@ def test_a_submitted_object_teaches_its_session(tmp_path: Path, config: Path) ->
 def test_what_was_learned_survives_a_restart(tmp_path: Path, config: Path) -> None:
     with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         teach(service, tmp_path)
-        until(lambda: not learning_of(service)._think())
+        until(learning_of(service).idle)
         learned = version_of_a_click(service, tmp_path)
     with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
         assert version_of_a_click(service, tmp_path) == learned != "base"
-
-
-def test_sessions_of_other_models_are_not_taken_over(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
-        teach(service, tmp_path)
-    (tmp_path / "sessions" / "project-1.safetensors").write_bytes(b"torn")
-    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
-        assert version_of_a_click(service, tmp_path) == "base"
 
 
 def test_a_deleted_annotation_is_unlearned(tmp_path: Path, config: Path) -> None:
@@ -129,8 +121,7 @@ def test_a_rewritten_annotation_is_learned_as_it_is_now(tmp_path: Path, config: 
         body = painted(answer, ~disk(), updated_at="2026-11-21T10:00:00Z")
         service.webhook({**body, "action": "ANNOTATION_UPDATED"})
         until(lambda: len(events_of(tmp_path)) == 2)
-        diary = learning_of(service)._sessions["project-1"].taught._diary
-        assert [entry.taught.annotation_id for entry in diary] == ["4"]
+        assert learning_of(service)._school._awake["project-1"].taught.n_objects == 1
 
 
 def test_a_click_at_work_holds_learning_up(tmp_path: Path, config: Path) -> None:

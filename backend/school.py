@@ -1,0 +1,400 @@
+"""Where sessions are taught: every call that moves one is written down before it shows.
+
+Used by the one thread that learns, but for :meth:`School.weights`.  An event goes to the journal
+first; then the weights are published and saved.  So no file is ahead of the journal, and one that
+is behind it, or missing, is made again from it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from adaptation.journal import Journal, Link, SubmissionRecord
+from adaptation.learner import LearnerSettings, ObjectReport
+from adaptation.sam import PromptableSam, Weights
+from backend import chronicle
+from backend.chronicle import (
+    Began,
+    Forgot,
+    Learned,
+    Ledger,
+    Merged,
+    Start,
+    ThoughtOver,
+    start_of,
+)
+from backend.merging import mean_of, try_out
+from backend.rebuild import Rebuilder, Rebuilt, settings_json
+from backend.recall import Embed, Finished, Recall
+from backend.shelf import Shelf
+from backend.teaching import Pause, Taught, TaughtSession, Thought
+
+logger = logging.getLogger(__name__)
+
+Scope = Literal["project", "label", "task"]
+
+MAX_DIARY = 500
+"""Objects after which a session goes on with an empty memory."""
+
+MOST_AGAIN = 200
+"""A project with more objects than this is not taught again for one that is deleted after its
+session left the memory: the object stays learned."""
+
+N_TRIED = 8
+"""Objects that a merged start is tried on."""
+
+MERGE_AFTER = 4
+"""Objects learned in a project between two merges; fewer while it has fewer than eight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnlineOptions:
+    """How sessions are kept.
+
+    Args:
+        scope: What shares a session: a click carries no user, so the default is the project.
+        folder: Where adapters are kept between runs.
+        max_sessions: Adapters in memory; the least recently used leave it.
+        max_learners: Sessions that remember their objects; the least recently taught one goes to
+            sleep, and wakes up with its weights and an empty memory.
+        ttl_s: Seconds after which a session that nobody uses leaves the memory.
+        merge: Finished sessions whose mean is the project's start; 0 for none.
+        seed: Of all draws.
+    """
+
+    scope: Scope
+    folder: Path
+    max_sessions: int = 200
+    max_learners: int = 16
+    ttl_s: float = 86_400.0
+    merge: int = 8
+    seed: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Awake:
+    """A session with its learner."""
+
+    name: str
+    project_id: str
+    taught: TaughtSession
+    start: Start
+    has_begun: bool = False
+    may_think: bool = False
+
+
+class School:
+    """Teaches sessions.
+
+    Args:
+        sam: The shared model.
+        journal: Where everything that moves a session goes.
+        settings: How sessions learn.
+        options: How they are kept.
+        embed: Embedding of a view of an image.
+        pause: Returns when no click waits for the processor.
+    """
+
+    def __init__(
+        self,
+        sam: PromptableSam,
+        journal: Journal,
+        settings: LearnerSettings,
+        options: OnlineOptions,
+        embed: Embed,
+        pause: Pause,
+    ) -> None:
+        self._sam, self._journal = sam, journal
+        self._settings, self._options = settings, options
+        self._embed, self._pause = embed, pause
+        self._recall, self._ledger = Recall(journal), Ledger()
+        self._awake: OrderedDict[str, _Awake] = OrderedDict()
+        self._merged_at: dict[str, int] = {}
+        self._shelf = Shelf(
+            sam, options.folder, max_sessions=options.max_sessions, ttl_s=options.ttl_s
+        )
+        self._first_seq = journal.append_event("learning_began").seq
+
+    # Answers -----------------------------------------------------------------------------------
+
+    def weights(self, project_id: str, label: str, task_id: str) -> tuple[Weights | None, str]:
+        """What a session answers with, and its version.  Any thread may ask."""
+        return self._shelf.weights(self._name(project_id, label, task_id), start_of(project_id))
+
+    def _name(self, project_id: str, label: str, task_id: str) -> str:
+        if self._options.scope == "label":
+            return f"project-{project_id}-label-{label}"
+        if self._options.scope == "task":
+            return f"project-{project_id}-task-{task_id}"
+        return f"project-{project_id}"
+
+    # Teaching ----------------------------------------------------------------------------------
+
+    def teach(self, submission: SubmissionRecord, link: Link) -> None:
+        """Teach a session a submitted region; nothing where no session answered its clicks.
+
+        Raises:
+            StropError: It cannot be taught; the session stays as it was.
+        """
+        if link.request_id is None:
+            return
+        finished = self._recall.finished(submission, link.position, link.request_id)
+        if finished is None:
+            return
+        taught, last = finished.taught(self._embed), finished.last
+        awake = self._wake(self._name(last.project_id, last.label, last.task_id), last.project_id)
+        with self._whole(awake):
+            report = awake.taught.teach(taught, self._pause)
+            self._write(awake, _learned(awake.name, finished, link, report))
+        awake.may_think = True
+        _log(awake.name, report)
+
+    def think(self, should_stop: Callable[[], bool]) -> bool:
+        """One stretch of thinking in the session used last; False when none can gain anything."""
+        thinkers = [awake for awake in self._awake.values() if awake.may_think]
+        if not thinkers:
+            return False
+        awake = max(thinkers, key=lambda a: self._shelf.used_at(a.name))
+        with self._whole(awake):
+            thought = awake.taught.think(should_stop)
+            if thought.n_begun:
+                self._write(awake, _thought(awake, thought))
+        if thought.n_steps or should_stop():
+            return True
+        try:
+            self._merge(awake.project_id)
+        finally:
+            awake.may_think = False
+        return True
+
+    def is_thinking(self) -> bool:
+        """Whether a session may still gain something; any thread may ask."""
+        return any(awake.may_think for awake in tuple(self._awake.values()))
+
+    def forget(self, annotation_id: str) -> None:
+        """Un-learn an annotation in every session that knows it."""
+        project_id, _ = self._ledger.standing.get(annotation_id, (None, 0))
+        if project_id is None:
+            return
+        n_forgotten = 0
+        for awake in list(self._awake.values()):
+            with self._whole(awake):
+                n_objects = awake.taught.forget(annotation_id, self._pause)
+                if n_objects:
+                    self._write(awake, _forgot(awake.name, annotation_id, n_objects, awake.taught))
+            n_forgotten += n_objects
+        if not n_forgotten:
+            self._forget_older(project_id, annotation_id)
+
+    def _forget_older(self, project_id: str, annotation_id: str) -> None:
+        """Un-learn what sessions were taught before they woke up last."""
+        events = [event for _, event in chronicle.read(self._journal, project_id)]
+        if sum(isinstance(event, Learned) for event in events) > MOST_AGAIN:
+            logger.warning("annotation %s stays learned: it is too old", annotation_id)
+            self._ledger.standing.pop(annotation_id)
+            return
+        for name, session in self._rebuilt(project_id, events).sessions.items():
+            n_objects = session.forget(annotation_id, self._pause)
+            if n_objects:
+                self._awake.pop(name, None)
+                event = _forgot(name, annotation_id, n_objects, session)
+                self._append(project_id, event)
+                self._shelf.publish(name, session.adapter)
+
+    # What was missed -----------------------------------------------------------------------------
+
+    def rebuild_missing(self) -> None:
+        """Make sessions again whose file is missing or behind the journal."""
+        for project_id, event in chronicle.read(self._journal):
+            self._ledger.note(project_id, event)
+        behind = {
+            project_id
+            for name, (project_id, version, decoder_id) in self._ledger.versions.items()
+            if decoder_id == self._sam.decoder_id and self._shelf.saved_version(name) != version
+        }
+        for project_id in sorted(behind):
+            events = [event for _, event in chronicle.read(self._journal, project_id)]
+            rebuilt = self._rebuilt(project_id, events)
+            for name, session in rebuilt.sessions.items():
+                self._shelf.publish(name, session.adapter)
+            if rebuilt.start is not None:
+                self._shelf.publish(start_of(project_id), rebuilt.start)
+
+    def take_up(self) -> Iterator[Callable[[], None]]:
+        """What happened to annotations while nobody was there to learn from it, to be done."""
+        self._journal.link_pending()
+        known = self._ledger
+        for link in self._journal.links(current_only=False):
+            if link.submission_seq >= self._first_seq:
+                return
+            if link.standing != "current":
+                if known.standing.get(link.annotation_id, ("", 0))[1] == link.submission_seq:
+                    yield lambda link=link: self.forget(link.annotation_id)  # type: ignore[misc]
+            elif link.request_id is not None and not known.knows(
+                link.submission_seq, link.position
+            ):
+                yield lambda link=link: self._teach_missed(link)  # type: ignore[misc]
+
+    def _teach_missed(self, link: Link) -> None:
+        found = self._journal.submissions(annotation_id=link.annotation_id, current_only=True)
+        for submission in found:
+            self.teach(submission, link)
+
+    def _rebuilt(self, project_id: str, events: list[chronicle.Happening]) -> Rebuilt:
+        logger.info("project %s: its sessions are made again from the journal", project_id)
+        rebuilder = Rebuilder(self._sam, self._recall, self._embed, pause=self._pause)
+        rebuilt = rebuilder.rebuild(project_id, events)
+        for name, difference in rebuilt.differences.items():
+            logger.warning("session %s was not made again as it was: %s", name, difference)
+        return rebuilt
+
+    # Sessions ----------------------------------------------------------------------------------
+
+    def _wake(self, name: str, project_id: str) -> _Awake:
+        known = self._awake.get(name)
+        if known is None or known.taught.n_objects >= MAX_DIARY:
+            origin, start = self._shelf.origin(name, start_of(project_id))
+            taught = TaughtSession(self._sam, self._settings, self._options.seed, origin)
+            known = self._awake[name] = _Awake(name, project_id, taught, start)
+        self._awake.move_to_end(name)
+        while len(self._awake) > self._options.max_learners:
+            _, asleep = self._awake.popitem(last=False)
+            logger.info("session %s goes to sleep", asleep.name)
+        return known
+
+    @contextmanager
+    def _whole(self, awake: _Awake) -> Iterator[None]:
+        """A session that failed in the middle of something goes on from what was saved last."""
+        try:
+            yield
+        except BaseException:
+            self._awake.pop(awake.name, None)
+            raise
+
+    def _write(self, awake: _Awake, event: Learned | ThoughtOver | Forgot) -> None:
+        """Write an event down, and only then show and save what it led to."""
+        if not awake.has_begun:
+            self._append(awake.project_id, self._began(awake))
+            awake.has_begun = True
+        self._append(awake.project_id, event)
+        self._shelf.publish(awake.name, awake.taught.adapter)
+
+    def _append(self, project_id: str, event: chronicle.Happening) -> None:
+        chronicle.write(self._journal, project_id, event)
+        self._ledger.note(project_id, event)
+
+    def _began(self, awake: _Awake) -> Began:
+        return Began(
+            session=awake.name,
+            start=awake.start,
+            version=awake.taught.origin.version,
+            seed=self._options.seed,
+            settings=settings_json(self._settings),
+            decoder_id=self._sam.decoder_id,
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+        )
+
+    # Starts ------------------------------------------------------------------------------------
+
+    def _merge(self, project_id: str) -> None:
+        """Make a new start for a project's next sessions of those that finished last."""
+        is_wanted = self._options.scope != "project" and self._options.merge > 0
+        if not is_wanted or not self._is_grown(project_id):
+            return
+        tally = self._ledger.tallies[project_id]
+        names = [name for name, n in tally.items() if n > 0][-self._options.merge :]
+        adapters = [self._shelf.adapter(name) for name in names]
+        if not names or None in adapters:
+            return
+        weights = [tally[name] for name in names]
+        merged = mean_of([a for a in adapters if a is not None], weights)
+        objects = self._tried(project_id, names)
+        trial = try_out(self._sam, self._settings, merged, objects, self._pause)
+        event = Merged(
+            sessions=tuple(names),
+            weights=tuple(weights),
+            version=merged.version,
+            is_used=trial.is_won,
+            merged_iou=trial.merged_iou,
+            frozen_iou=trial.frozen_iou,
+            n_tried=trial.n_objects,
+        )
+        self._append(project_id, event)
+        if trial.is_won:
+            self._shelf.publish(start_of(project_id), merged)
+        else:
+            logger.info("project %s: its sessions' mean lost against the base", project_id)
+            self._shelf.drop(start_of(project_id))
+
+    def _is_grown(self, project_id: str) -> bool:
+        """Whether enough was learned since a project's last start to make a new one."""
+        total = sum(self._ledger.tallies[project_id].values())
+        grown = total - self._merged_at.get(project_id, 0)
+        if grown < min(MERGE_AFTER, max(1, total // 2)):
+            return False
+        self._merged_at[project_id] = total
+        return True
+
+    def _tried(self, project_id: str, names: list[str]) -> list[Taught]:
+        """Objects of some sessions, the newest ones."""
+        recent = [e for e in self._ledger.recent[project_id] if e.session in names]
+        return [
+            self._recall.again(project_id, event).taught(self._embed) for event in recent[-N_TRIED:]
+        ]
+
+
+def _learned(name: str, finished: Finished, link: Link, report: ObjectReport) -> Learned:
+    return Learned(
+        session=name,
+        annotation_id=finished.submission.annotation_id,
+        region_id=link.region_id,
+        submission=finished.submission.idempotency_key,
+        submission_seq=link.submission_seq,
+        position=link.position,
+        requests=finished.requests,
+        adapted_iou=report.adapted_iou,
+        frozen_iou=report.frozen_iou,
+        n_steps=report.n_steps,
+        skipped=report.skipped,
+        turned_back=report.turned_back,
+        version=report.version,
+    )
+
+
+def _thought(awake: _Awake, thought: Thought) -> ThoughtOver:
+    return ThoughtOver(
+        session=awake.name,
+        n_begun=thought.n_begun,
+        n_steps=thought.n_steps,
+        version=awake.taught.adapter.version,
+    )
+
+
+def _forgot(name: str, annotation_id: str, n_objects: int, session: TaughtSession) -> Forgot:
+    logger.info("session %s forgot %d objects", name, n_objects)
+    return Forgot(
+        session=name,
+        annotation_id=annotation_id,
+        n_objects=n_objects,
+        version=session.adapter.version,
+    )
+
+
+def _log(name: str, report: ObjectReport) -> None:
+    logger.info(
+        "session %s: adapted IoU %.3f, frozen %.3f, %d steps%s",
+        name,
+        report.adapted_iou,
+        report.frozen_iou,
+        report.n_steps,
+        ", turned back" if report.turned_back else "",
+    )
