@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaptation.compact import STRIDE, Window
+from adaptation.learner import has_fast_bfloat16
 from adaptation.losses import click_loss, dice_loss, focal_loss, iou_loss, mask_iou
 from adaptation.prompt_maps import LOGIT_STRIDE
 from training.clicks import (
@@ -158,8 +159,8 @@ class Episode:
         return frame
 
     def _autocast(self, *, is_encoder: bool) -> AbstractContextManager[object]:
-        """Half precision; not in the encoder on a CPU, where its backward pass is slower."""
-        if is_encoder and self._device.type == "cpu":
+        """Half precision; on a CPU only where it is native, and never in the encoder there."""
+        if self._device.type == "cpu" and (is_encoder or not has_fast_bfloat16()):
             return nullcontext()
         return torch.autocast(self._device.type, torch.bfloat16)
 

@@ -3,8 +3,8 @@
 Assumes the data sets of the config below one data folder and the `training` extra installed.
 Supports any number of processes on one machine (`processes: 2`) or several (`torchrun`), a GPU or
 none, and resuming: the same command goes on from the run's last checkpoint.  With `max_steps` a
-run is determined by the seed and the number of ranks; with `max_minutes` the learning rate follows
-the clock instead.
+run is determined by the seed, whatever the number of ranks (but for the order in which floats are
+added); with `max_minutes` the learning rate follows the clock instead.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 from tqdm import tqdm
 
-from adaptation.compact import DEFAULT_WEIGHTS, STRIDE, build_compact
+from adaptation.compact import DEFAULT_WEIGHTS, STRIDE, build_compact, load_compact
+from adaptation.digests import file_sha256
 from adaptation.errors import StropError
 from training.checkpoints import (
     CHECKPOINT,
@@ -46,7 +47,7 @@ from training.checkpoints import (
 )
 from training.config import as_dict, load_config
 from training.datasets import open_sets
-from training.episode import Episode, EpisodeReport
+from training.episode import Episode, EpisodeReport, Plan
 from training.imagenet import import_imagenet_weights
 from training.pretrain_config import PretrainConfig, draw_plan, learning_rate
 from training.synthesis import Composer
@@ -75,15 +76,18 @@ class Rank:
         dist.broadcast(tensor, 0)
         return float(tensor)
 
-    def average_gradients(self, model: nn.Module) -> None:
-        """Replace every gradient by its mean over the ranks; absent ones count as zero."""
-        if self.count == 1:
-            return
+    def turns(self, n_windows: int) -> range:
+        """Which of a step's windows are this rank's."""
+        return range(self.index, n_windows, self.count)
+
+    def average_gradients(self, model: nn.Module, n_windows: int) -> None:
+        """Replace every gradient by its mean over all ranks' windows; absent ones are zero."""
         parameters = [p for p in model.parameters() if p.requires_grad]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = torch.cat([grad.flatten() for grad in grads])
-        dist.all_reduce(flat)
-        flat /= self.count
+        if self.count > 1:
+            dist.all_reduce(flat)
+        flat /= n_windows
         pieces = torch.split(flat, [p.numel() for p in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter)
@@ -98,8 +102,7 @@ class Pretraining:
         torch.manual_seed(config.seed)
         self._sam = build_compact(input_size=config.model.input_size, dim=config.model.dim)
         path = config.run / CHECKPOINT
-        if config.imagenet and not path.is_file():
-            import_imagenet_weights(self._sam.image_encoder.trunk)
+        self._origin = "" if path.is_file() else begin(self._sam, config)
         self._sam.to(self._device)
         self._optimizer = make_optimizer(self._sam, config)
         self._average = WeightAverage(self._sam, config.ema_decay)
@@ -124,29 +127,27 @@ class Pretraining:
         """Train until the steps or the minutes are used up."""
         bar = tqdm(total=100, unit="%", mininterval=20, disable=not self._rank.is_first)
         while (progress := self.progress) < 1:
-            report = self.step(progress)
-            self._reports.append(report)
+            self._reports.extend(self.step(progress))
             if self._rank.is_first and self._step % self._config.log_every == 0:
                 self._log()
                 bar.n = round(100 * progress, 1)
-                bar.set_postfix(step=self._step, loss=f"{report.loss:.2f}", refresh=False)
+                bar.set_postfix(step=self._step, refresh=False)
                 bar.update(0)
             if time.monotonic() - self._saved > 60 * self._config.save_every_minutes:
                 self.save()
         bar.close()
         self.save()
 
-    def step(self, progress: float) -> EpisodeReport:
-        """One optimiser step: a window on each rank."""
+    def step(self, progress: float) -> list[EpisodeReport]:
+        """One optimiser step over this rank's share of the windows."""
         config = self._config
         plan = draw_plan(config, progress, np.random.default_rng([config.seed, self._step]))
-        rng = np.random.default_rng([config.seed, self._step, 1 + self._rank.index])
-        window = self._sampler.sample(plan.window_size, plan.max_objects, rng)
         for group in self._optimizer.param_groups:
             group["lr"] = group["base_lr"] * learning_rate(progress, self._step, config)
         self._optimizer.zero_grad(set_to_none=True)
-        report = Episode(self._sam, window, plan, config.loss, rng, device=self._device).run()
-        self._rank.average_gradients(self._sam)
+        turns = self._rank.turns(config.windows_per_step)
+        reports = [self._play(plan, index) for index in turns]
+        self._rank.average_gradients(self._sam, config.windows_per_step)
         norm = nn.utils.clip_grad_norm_(self._sam.parameters(), config.clip)
         if torch.isfinite(norm):
             self._optimizer.step()
@@ -154,7 +155,14 @@ class Pretraining:
         else:
             logger.warning("step %d has no finite gradient and is skipped", self._step)
         self._step += 1
-        return report
+        return reports
+
+    def _play(self, plan: Plan, index: int) -> EpisodeReport:
+        """Add the gradients of the step's window number `index`, whichever rank it falls to."""
+        config = self._config
+        rng = np.random.default_rng([config.seed, self._step, 1 + index])
+        window = self._sampler.sample(plan.window_size, plan.max_objects, rng)
+        return Episode(self._sam, window, plan, config.loss, rng, device=self._device).run()
 
     def save(self) -> None:
         """Write the checkpoint and the curves (first rank only)."""
@@ -168,6 +176,7 @@ class Pretraining:
             "step": self._step,
             "spent_s": self._elapsed_s(),
             "config": as_dict(self._config),
+            "origin": self._origin,
         }
         save_checkpoint(self._config.run / CHECKPOINT, content)
         if (self._config.run / LOG).is_file():
@@ -178,6 +187,7 @@ class Pretraining:
         self._average.weights = {k: v.to(self._device) for k, v in checkpoint["ema"].items()}
         self._optimizer.load_state_dict(checkpoint["optimizer"])
         self._step, self._spent_s = checkpoint["step"], checkpoint["spent_s"]
+        self._origin = checkpoint["origin"]
         if self._rank.is_first:
             cut_log(self._config.run / LOG, self._step)
         logger.info("resumed at step %d", self._step)
@@ -194,6 +204,17 @@ class Pretraining:
         }
         append_log(self._config.run / LOG, row)
         self._reports.clear()
+
+
+def begin(sam: Sam, config: PretrainConfig) -> str:
+    """Give a new run its first weights; returns where they came from."""
+    if config.start is not None:
+        sam.load_state_dict(load_compact(config.start).state_dict())
+        return f"{config.start.name}, sha256 {file_sha256(config.start)}"
+    if config.imagenet:
+        import_imagenet_weights(sam.image_encoder.trunk)
+        return "EfficientNet-Lite0, ImageNet"
+    return "random"
 
 
 def make_optimizer(sam: Sam, config: PretrainConfig) -> torch.optim.AdamW:
@@ -298,7 +319,7 @@ def export(run_folder: Path, target: Path) -> str:
         "recipe": "training/pretrain.py",
         "commit": _commit(),
         "data": ", ".join(f"{name} {share:g}" for name, share in config["shares"].items()),
-        "trunk": "EfficientNet-Lite0, ImageNet" if config["imagenet"] else "none",
+        "start": checkpoint["origin"],
         "seed": str(config["seed"]),
         "steps": str(checkpoint["step"]),
         "minutes": f"{checkpoint['spent_s'] / 60:.0f}",

@@ -54,7 +54,9 @@ class PretrainConfig:
     seed: int = 0
     processes: int = 1
     threads: int = 1
+    windows_per_step: int = 1
     imagenet: bool = True
+    start: Path | None = None
     max_steps: int | None = None
     max_minutes: float | None = None
     lr: float = 1e-3
@@ -78,6 +80,13 @@ class PretrainConfig:
                 found.append(
                     f"window size {mix.size} must be a multiple of 32, at most the input size"
                 )
+        if self.windows_per_step < self.processes:
+            found.append(
+                f"windows_per_step must give each of the {self.processes} processes a window, "
+                f"got {self.windows_per_step}"
+            )
+        if self.start is not None and not self.start.is_file():
+            found.append(f"start must be a file of weights to go on from, got {self.start}")
         if not self.shares or min(self.shares.values(), default=0) < 0:
             found.append("shares must name at least one source, none with a negative share")
         if self.photographs not in self.shares:

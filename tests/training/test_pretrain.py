@@ -50,7 +50,7 @@ def overrides(data: Path, run: Path, *more: str) -> list[str]:
         "merging=[]",
         "imagenet=false",
         "processes=1",
-        "max_minutes=null",
+        "windows_per_step=1",
         "max_steps=4",
         "log_every=2",
         *more,
@@ -78,13 +78,15 @@ def test_impossible_configs_are_refused() -> None:
             PretrainConfig,
             CONFIG,
             [
-                "max_minutes=null",
+                "max_steps=null",
+                "windows_per_step=1",
+                "start=nowhere.safetensors",
                 "windows=[{size: 100, objects: 2, first_share: 1, last_share: 1}]",
                 "photographs=nowhere",
                 "boxes=2",
             ],
         )
-    assert len(caught.value.mistakes) == 4
+    assert len(caught.value.mistakes) == 6
 
 
 def test_a_run_trains_every_part_and_leaves_its_files(data: Path, tmp_path: Path) -> None:
@@ -159,15 +161,34 @@ def test_the_command_line_trains_and_exports(
 
 
 @pytest.mark.slow
-def test_two_ranks_train_one_model(data: Path, tmp_path: Path) -> None:
-    for name in ("two", "again"):
-        arguments = overrides(data, tmp_path / name, "processes=2")
-        assert main(["--config", str(CONFIG), *arguments]) == 0
-    two, again = weights_of(tmp_path / "two"), weights_of(tmp_path / "again")
+def test_two_ranks_take_the_steps_that_one_takes(data: Path, tmp_path: Path) -> None:
+    for name, processes in (("two", 2), ("again", 2), ("one", 1)):
+        more = f"processes={processes}", "windows_per_step=2"
+        assert main(["--config", str(CONFIG), *overrides(data, tmp_path / name, *more)]) == 0
+    two, again, one = (weights_of(tmp_path / name) for name in ("two", "again", "one"))
     assert all(torch.equal(two[name], again[name]) for name in two)
-    Pretraining(tiny(data, tmp_path / "one"), Rank()).train()
-    one = weights_of(tmp_path / "one")
-    assert not all(torch.equal(two[name], one[name]) for name in two)
+    for name in two:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4)
+    assert not torch.equal(two[name], initial(name))
+
+
+def initial(name: str) -> Tensor:
+    torch.manual_seed(0)
+    return build_compact(input_size=64, dim=16).state_dict()[name]
+
+
+def test_a_run_goes_on_from_given_weights(data: Path, tmp_path: Path) -> None:
+    Pretraining(tiny(data, tmp_path / "first"), Rank()).train()
+    target = tmp_path / "compact.safetensors"
+    export(tmp_path / "first", target)
+    config = tiny(data, tmp_path / "second", f"start={target}")
+    later = Pretraining(config, Rank())
+    later.save()
+    given, begun = load_compact(target).state_dict(), weights_of(tmp_path / "second")
+    assert all(torch.equal(given[name], begun[name]) for name in given)
+    assert load_checkpoint(tmp_path / "second" / "checkpoint.pt")["origin"].startswith(
+        "compact.safetensors, sha256 "
+    )
 
 
 def test_the_trunk_computes_what_its_source_computes() -> None:
