@@ -78,6 +78,20 @@ class Album:
         Raises:
             ImageError: It is not in the album, its file was changed or damaged, or cannot be read.
         """
+        return decode_image(self._file(image_id), max_pixels=_MAX_PIXELS).pixels
+
+    def problem(self, image_id: str) -> str | None:
+        """Why an image cannot be read, in a few words; None where its file is as it was kept."""
+        if self.path(image_id) is None:
+            return "the image is not in the album"
+        try:
+            self._file(image_id)
+        except ImageError:
+            return "the image in the album was changed or cannot be read"
+        return None
+
+    def _file(self, image_id: str) -> bytes:
+        """The checked file; raises as `read` does."""
         path = self.path(image_id)
         if path is None:
             raise ImageError(
@@ -94,7 +108,7 @@ class Album:
                 f"Image {path} was changed or damaged since it was kept: its digest differs from "
                 "its name. Restore it from a backup, or remove it and click on the image again."
             )
-        return decode_image(content, max_pixels=_MAX_PIXELS).pixels
+        return content
 
     def _place(self, image_id: str) -> Path:
         return self.folder / image_id[:2] / image_id

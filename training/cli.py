@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from adaptation.errors import StropError
-from training.commands import evaluate, gate, pretrain, promote, rollback, table, versions
+from training.commands import (
+    evaluate,
+    gate,
+    preferences,
+    pretrain,
+    promote,
+    rollback,
+    table,
+    versions,
+)
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -41,6 +50,7 @@ def main() -> None:
 
 # A new command is a module in training/commands, and a line here.
 main.add_command(evaluate.command)
+main.add_command(preferences.command)
 main.add_command(pretrain.command)
 main.add_command(table.command)
 main.add_command(gate.command)
