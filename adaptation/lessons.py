@@ -99,14 +99,26 @@ def label_map(
     Returns:
         ``[low_res_size, low_res_size]`` int8, see :class:`Lesson`.
     """
-    height, width = (max(1, round(s * low_res_size / model_size)) for s in input_size)
-    area = cv2.INTER_AREA if mask.shape[0] >= height else cv2.INTER_LINEAR
-    small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=area) >= 0.5
+    small = low_res_mask(mask, input_size, low_res_size, model_size)
+    height, width = small.shape
     positive, negative = erosion_band(small, erosion_radius(small, share=share, largest=4.0))
     labels = np.full((low_res_size, low_res_size), UNLABELLED, dtype=np.int8)
     labels[:height, :width][negative] = 0
     labels[:height, :width][positive] = 1
     return torch.from_numpy(labels)
+
+
+def low_res_mask(
+    mask: NDArray[np.bool_], input_size: Size, low_res_size: int, model_size: int
+) -> NDArray[np.bool_]:
+    """A view's mask on the grid of the low-resolution logits, ``[h, w]`` without the padding.
+
+    The arguments are those of :func:`label_map`.
+    """
+    height, width = (max(1, round(s * low_res_size / model_size)) for s in input_size)
+    area = cv2.INTER_AREA if mask.shape[0] >= height else cv2.INTER_LINEAR
+    small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=area)
+    return np.asarray(small >= 0.5)
 
 
 def lessons_of(

@@ -290,6 +290,10 @@ class PromptableSam:
             self._local.shell = shell
         return shell
 
+    def compile(self) -> None:
+        """Compile this thread's decoder with `torch.compile`; pays on a GPU, in long runs."""
+        self._shell().compile(dynamic=True)
+
     # Masks at the original size ---------------------------------------------------------------
 
     def upscale(self, low_res_logits: Tensor, embedding: Embedding) -> Tensor:

@@ -9,12 +9,14 @@ import click
 
 from adaptation.errors import StropError
 from training.commands import (
+    dpo,
     evaluate,
     gate,
     preferences,
     pretrain,
     promote,
     rollback,
+    sft,
     table,
     versions,
 )
@@ -49,9 +51,11 @@ def main() -> None:
 
 
 # A new command is a module in training/commands, and a line here.
+main.add_command(dpo.command)
 main.add_command(evaluate.command)
 main.add_command(preferences.command)
 main.add_command(pretrain.command)
+main.add_command(sft.command)
 main.add_command(table.command)
 main.add_command(gate.command)
 main.add_command(promote.command)

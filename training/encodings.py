@@ -158,17 +158,27 @@ class Encoder:
         Args:
             image: `[H, W, 3]` uint8, RGB.
         """
-        image_id = digest_of_pixels(image)
-        return lambda view: self._embedding(image, image_id, view)
+        return self.of_id(digest_of_pixels(image), lambda: image)
 
-    def _embedding(self, image: NDArray[np.uint8], image_id: str, view: View) -> Embedding:
+    def of_id(self, image_id: str, read: Callable[[], NDArray[np.uint8]]) -> Encode:
+        """The same for an image that is read only if one of its views has to be encoded.
+
+        Args:
+            image_id: Digest of its pixels.
+            read: Gives them, `[H, W, 3]` uint8, RGB.
+        """
+        return lambda view: self._embedding(read, image_id, view)
+
+    def _embedding(
+        self, read: Callable[[], NDArray[np.uint8]], image_id: str, view: View
+    ) -> Embedding:
         key = self._key(image_id, view)
         if key in self._memory:
             self._memory.move_to_end(key)
             return self._memory[key]
         found = self._stored(key)
         if found is None:
-            found = self._encode(key, image, view)
+            found = self._encode(key, read(), view)
         self._remember(key, found)
         return found
 

@@ -1,0 +1,40 @@
+"""`strop-train dpo`: tune the decoder on what people preferred."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from training.commands.evaluate import FILE, FOLDER, as_overrides
+from training.commands.sft import command_of, show_report
+
+# Heavy modules are imported where they are used, so that --help and mistakes are answered at once.
+
+
+@click.command("dpo")
+@click.option("--config", type=FILE, help="YAML file, see configs/dpo.yaml.")
+@click.option("--album", type=FOLDER, help="The server's album, for preferences=[FOLDER,...].")
+@click.option("--base", type=FILE, help="decoder.safetensors of `strop-train sft`.")
+@click.option(
+    "--allow-untuned", is_flag=True, default=None, help="Start from a decoder without SFT."
+)
+@click.option("--loss-type", help="bce, dpo, ipo or plackett-luce.")
+@click.option("--run", type=FOLDER, help="Run folder; the same command goes on in it.")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+def command(config: Path | None, settings: tuple[str, ...], **options: Any) -> None:
+    """Tune the decoder on what people preferred.
+
+    Pairs and ranked lists come from preferences folders (`strop-train preferences`).  Writes
+    decoder.safetensors, report.json, curves.png and log.jsonl into the run folder; the same command
+    goes on with a run that was stopped.  KEY=VALUE sets any key of the config, for instance beta=2.
+    """
+    from training.config import load_config
+    from training.dpo import DpoConfig, run
+
+    settled = {name.replace("-", "_"): value for name, value in options.items()}
+    tuning = load_config(DpoConfig, config, [*as_overrides(settled), *settings])
+    told = {name.replace("_", "-"): value for name, value in options.items()}
+    run(tuning, command_of("strop-train dpo", config, told, settings))
+    show_report(tuning.run)

@@ -1,0 +1,350 @@
+"""Supervised tuning of the decoder: objects whose masks are known, prompts as they are in use.
+
+An object comes from a folder of images and label maps, where a simulated annotator clicks on it, or
+from a preferences folder, with the clicks that were made on it.  Its prompts are a lone first
+click, later clicks with the mask before fed back and zoomed in as served, and boxes.  In half of
+the turns fresh clicks are simulated on the mistakes that the decoder makes by now.  Losses are
+those of the online learner: focal and Dice on the mask that is shown, squared error on the
+predicted IoU.  Only the decoder learns; views are encoded once, ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptation.album import Album
+from adaptation.clicker import noisy_click
+from adaptation.errors import SettingsError
+from adaptation.interaction import Answer, Encode, Interaction
+from adaptation.lessons import Lesson, asked, lesson_loss, simulated_prompt
+from adaptation.losses import mask_iou
+from adaptation.sam import PromptableSam
+from adaptation.types import Box, Click, MaskPrediction, Prompt, Size
+from training.clicks import jittered_box
+from training.datasets import FolderSet, open_sets, sample_objects, split_by_group
+from training.ranks import Rank, run_ranks
+from training.tuning import Pick, Policy, Tally, Tuning, open_model, open_replayer
+from training.tuning_config import TuningConfig
+from training.tuning_items import (
+    Exercise,
+    LeftOut,
+    exercises_of_preferences,
+    exercises_of_set,
+    usable,
+)
+from training.tuning_replay import Replay, Replayer, Unusable, plane
+
+STAGE = "sft"
+
+_FIRST_SHARE = 0.4
+"""Share of the turns that go to an object's first prompt: it is the one every object has."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig(TuningConfig):
+    """Everything that a run depends on; configs/sft.yaml says what each value does."""
+
+    run: Path = Path("runs/sft")
+    data: Path | None = None
+    sets: tuple[str, ...] = ()
+    objects: int | None = None
+    held_out: float = 0.2
+    clicks: int = 6
+    prompts: int = 4
+    boxes: float = 0.15
+    simulated_share: float = 0.5
+    simulated_clicks: int = 3
+    iou_weight: float = 1.0
+
+    def mistakes(self) -> list[str]:
+        """What makes no sense, one sentence each."""
+        found = super().mistakes()
+        if bool(self.sets) != (self.data is not None):
+            found.append("data and sets go together: a folder, and the names of sets in it")
+        if not self.sets and not self.preferences:
+            found.append("give sets (with data) or preferences (with album) to train on")
+        found += [
+            f"{name} must be 1 or more"
+            for name in ("clicks", "prompts", "simulated_clicks")
+            if getattr(self, name) < 1
+        ]
+        if self.objects is not None and self.objects < 1:
+            found.append("objects must be 1 or more, or empty for all of them")
+        found += [
+            f"{name} is a share between 0 and 1"
+            for name in ("boxes", "simulated_share")
+            if not 0 <= getattr(self, name) <= 1
+        ]
+        if not 0 < self.held_out < 1:
+            found.append("held_out is a share above 0 and below 1")
+        if self.iou_weight < 0:
+            found.append("iou_weight must not be negative")
+        return found
+
+
+class SftRecipe:
+    """Objects and their prompts; see `training.tuning.Recipe`."""
+
+    stage = STAGE
+
+    def __init__(self, config: SftConfig, replayer: Replayer, rank: Rank) -> None:
+        self._config, self._replayer = config, replayer
+        train, val = find_exercises(config)
+        self._train, self._left_out = usable(train, self.replay, rank, config.max_unusable)
+        self._val: list[Exercise] = []
+        if val:
+            self._val, left_out = usable(val, self.replay, rank, config.max_unusable)
+            self._left_out = _joined(self._left_out, left_out)
+        self.n_train, self.n_val = len(self._train), len(self._val)
+
+    def replay(self, item: Exercise) -> Replay:
+        """An object's prompts, and its mask in the view of each."""
+        config = self._config
+        settings = f"{config.clicks} {config.prompts} {config.boxes} {config.seed}"
+
+        def make(encode: Encode, size: Size) -> tuple[Sequence[Answer], Mapping[str, Tensor]]:
+            truth = item.mask()
+            _check(truth, size)
+            digest = hashlib.sha256(item.key.encode()).digest()
+            rng = np.random.default_rng([config.seed, *digest[:8]])
+            answers = annotate(self._replayer.interaction, encode, item, truth, config, rng)
+            return _with_planes(answers, truth, self._replayer.sam)
+
+        return self._replayer.replay(f"{item.key} {settings}", item.image_key, item.read, make)
+
+    def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, Tally]:
+        """The sum of the losses of one prompt of each object."""
+        lessons = [self._lesson(policy, pick) for pick in picks]
+        prediction = policy.decode([each.embedding() for each in lessons], _prompts(lessons))
+        mean = lesson_loss(prediction, lessons, self._config.iou_weight)
+        tally = _tally(prediction, lessons)
+        tally.note("loss", mean.detach().expand(len(lessons)))
+        return mean * len(lessons), tally
+
+    def validate(self, policy: Policy, picks: Sequence[Pick]) -> Tally:
+        """Loss and IoU at each object's first and last prompt."""
+        tally = Tally()
+        for name, index in (("first", 0), ("last", -1)):
+            lessons = [self._lessons(self._val[pick.index])[index] for pick in picks]
+            prediction = policy.decode([each.embedding() for each in lessons], _prompts(lessons))
+            mean = lesson_loss(prediction, lessons, self._config.iou_weight)
+            tally.note("loss", mean.expand(len(lessons)))
+            seen = _tally(prediction, lessons)
+            seen.values[f"iou@{name}"] = seen.values.pop("iou")
+            tally.add(seen)
+        return tally
+
+    def data(self) -> Mapping[str, Any]:
+        """The objects in numbers, and the digest of all of them."""
+        keys = "\n".join(item.key for item in (*self._train, *self._val))
+        return {
+            "train": self.n_train,
+            "validation": self.n_val,
+            "images": len({item.image_key for item in (*self._train, *self._val)}),
+            "digest": hashlib.sha256(keys.encode()).hexdigest()[:16],
+        }
+
+    def notes(self) -> Mapping[str, Any]:
+        """Where the objects come from, and what was left out."""
+        origins = Counter(item.name.split("/")[0] for item in self._train)
+        from_sets = {name: n for name, n in origins.items() if name in self._set_names()}
+        n_examples = self.n_train - sum(from_sets.values())
+        return {
+            "sources": {**from_sets, **({"preferences": n_examples} if n_examples else {})},
+            "left_out": {reason: asdict(group) for reason, group in self._left_out.items()},
+        }
+
+    def _set_names(self) -> set[str]:
+        return {name.partition("/")[0] for name in self._config.sets}
+
+    def _lessons(self, item: Exercise) -> list[Lesson]:
+        replay = self.replay(item)
+        encode = self._replayer.encode(replay, item.read, item.name)
+        return [
+            Lesson(prompt=each.prompt, embedding=lambda v=each.view: encode(v), labels=labels)  # type: ignore[misc]
+            for each, labels in zip(replay.asked, replay.planes["labels"], strict=True)
+        ]
+
+    def _lesson(self, policy: Policy, pick: Pick) -> Lesson:
+        """One of an object's prompts, or clicks on what the decoder makes of its view by now."""
+        rng, config = pick.rng, self._config
+        lessons = self._lessons(self._train[pick.index])
+        is_later = len(lessons) > 1 and rng.random() >= _FIRST_SHARE
+        lesson = lessons[int(rng.integers(1, len(lessons))) if is_later else 0]
+        if rng.random() >= config.simulated_share:
+            return lesson
+        n_clicks = int(rng.integers(1, config.simulated_clicks + 1))
+        embedding = lesson.embedding()
+        prompt = simulated_prompt(lesson, embedding, policy.sam, policy.weights, n_clicks, rng)
+        return Lesson(prompt=prompt, embedding=lambda: embedding, labels=lesson.labels)
+
+
+def find_exercises(config: SftConfig) -> tuple[list[Exercise], list[Exercise]]:
+    """All objects to train on, and those held out: groups of folders, images of preferences.
+
+    Raises:
+        SettingsError: A set is not there.
+        InputError: A preferences folder is damaged.
+    """
+    train: list[Exercise] = []
+    val: list[Exercise] = []
+    datasets = open_sets(config.data, config.sets) if config.data is not None else []
+    for dataset in datasets:
+        first, held_out = _drawn(dataset, config)
+        train += exercises_of_set(dataset, first)
+        val += exercises_of_set(dataset, held_out)
+    if config.album is not None:
+        album = Album(config.album)
+        for folder in config.preferences:
+            train += exercises_of_preferences(folder, album, "train")
+            val += exercises_of_preferences(folder, album, "val")
+    return train, val
+
+
+def _drawn(dataset: FolderSet, config: SftConfig) -> tuple[Any, Any]:
+    refs = list(dataset.objects())
+    if not refs:
+        raise SettingsError(f"The data set {dataset.name!r} has no objects to train on.")
+    chosen = sample_objects(refs, config.objects or len(refs), config.seed)
+    return split_by_group(chosen, config.held_out, config.seed)
+
+
+def annotate(
+    interaction: Interaction,
+    encode: Encode,
+    item: Exercise,
+    truth: Mask,
+    config: SftConfig,
+    rng: Generator,
+) -> list[Answer]:
+    """The answers on an object that are trained on: the first one, then others.
+
+    Args:
+        interaction: The base model as it is served.
+        encode: Embeddings of views of the image.
+        item: Its own clicks are answered again where it has some.
+        truth: `[H, W]`, its mask.
+        config: How many clicks, prompts and boxes.
+        rng: Of the simulated annotator.
+    """
+    size = (truth.shape[0], truth.shape[1])
+    if item.clicks or item.box is not None:
+        answers = _answers(interaction, encode, size, item.clicks, item.box)
+    else:
+        answers = _simulated(interaction, encode, truth, config.clicks, rng)
+    n_kept = min(config.prompts, len(answers))
+    kept = [
+        answers[i] for i in sorted({round(i) for i in np.linspace(0, len(answers) - 1, n_kept)})
+    ]
+    if item.box is None and rng.random() < config.boxes:
+        kept.insert(1, interaction.answer(encode, size, (), _box(truth, rng)))
+    return kept
+
+
+def _answers(
+    interaction: Interaction,
+    encode: Encode,
+    size: Size,
+    clicks: tuple[Click, ...],
+    box: Box | None,
+) -> list[Answer]:
+    """Clicks that were made, one after the other."""
+    answers: list[Answer] = []
+    for n in range(min(1, len(clicks)), len(clicks) + 1):
+        state = answers[-1].state if answers else None
+        answers.append(interaction.answer(encode, size, clicks[:n], box, state))
+    return answers
+
+
+def _simulated(
+    interaction: Interaction, encode: Encode, truth: Mask, n_clicks: int, rng: Generator
+) -> list[Answer]:
+    """An annotator clicks on the mistakes, roughly in their middle."""
+    answers: list[Answer] = []
+    clicks: tuple[Click, ...] = ()
+    shown, size = np.zeros_like(truth), (truth.shape[0], truth.shape[1])
+    while len(answers) < n_clicks:
+        click = noisy_click(truth, shown, rng, clicked=clicks)
+        if click is None:
+            break
+        clicks = (*clicks, click)
+        state = answers[-1].state if answers else None
+        answers.append(interaction.answer(encode, size, clicks, None, state))
+        shown = interaction.mask(answers[-1])
+    return answers
+
+
+def _box(truth: Mask, rng: Generator) -> Box:
+    x0, y0, x1, y1 = (float(v) for v in jittered_box(truth, rng))
+    return Box(x0=x0, y0=y0, x1=max(x1, x0 + 1), y1=max(y1, y0 + 1))
+
+
+def _check(truth: Mask, size: Size) -> None:
+    if truth.shape != size:
+        raise Unusable("its mask and its image differ in size")
+    if not truth.any():
+        raise Unusable("its mask is empty")
+
+
+def _with_planes(
+    answers: Sequence[Answer], truth: Mask, sam: PromptableSam
+) -> tuple[Sequence[Answer], Mapping[str, Tensor]]:
+    """Answers in whose view the object can be seen, and its mask there, `[n, h, w]`."""
+    planes = [plane(truth, answer, sam) for answer in answers]
+    seen = [index for index, labels in enumerate(planes) if bool((labels == 1).any())]
+    if not seen:
+        raise Unusable("its mask vanishes at the model's resolution")
+    return [answers[i] for i in seen], {"labels": torch.stack([planes[i] for i in seen])}
+
+
+def _prompts(lessons: Sequence[Lesson]) -> list[Prompt]:
+    return [asked(lesson) for lesson in lessons]
+
+
+def _tally(prediction: MaskPrediction, lessons: Sequence[Lesson]) -> Tally:
+    """IoU of the shown masks, and how far the model's own estimate is off."""
+    logits = prediction.shown_logits()[:, 0].detach()
+    target = torch.stack([lesson.target for lesson in lessons]).to(logits.device)
+    pixels = torch.stack([lesson.pixel_weights for lesson in lessons]).to(logits.device)
+    iou = mask_iou(logits, target, pixels)
+    estimate = prediction.predicted_iou.gather(1, prediction.shown_token()[:, None])[:, 0]
+    tally = Tally()
+    tally.note("iou", iou)
+    tally.note("predicted_iou_error", (estimate - iou).abs())
+    return tally
+
+
+def _joined(first: dict[str, LeftOut], second: dict[str, LeftOut]) -> dict[str, LeftOut]:
+    joined = dict(first)
+    for reason, group in second.items():
+        known = joined.get(reason, LeftOut())
+        joined[reason] = LeftOut(known.n + group.n, [*known.examples, *group.examples])
+    return joined
+
+
+def run(config: SftConfig, command: str = "strop-train sft") -> None:
+    """Tune, with the ranks that `torchrun` started or `processes` of our own."""
+    run_ranks(_train, (config, command), config.processes)
+
+
+def _train(job: tuple[SftConfig, str], rank: Rank) -> None:
+    config, command = job
+    sam = open_model(config, rank)
+    recipe = SftRecipe(config, open_replayer(config, sam), rank)
+    Tuning(config, sam, recipe, rank, command).run()
+
+
+__all__ = ["STAGE", "SftConfig", "SftRecipe", "find_exercises", "run"]
