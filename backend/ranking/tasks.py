@@ -115,13 +115,15 @@ def task_body(prompt: RankingPrompt, pictures: Sequence[bytes]) -> dict[str, Any
     return {"data": data, "meta": meta}
 
 
-def read_key(meta: object) -> TaskKey | None:
-    """What a task was made from; None for tasks that Strop did not make."""
-    ours = meta.get(_META) if isinstance(meta, Mapping) else None
+def read_key(meta: Mapping[str, Any]) -> TaskKey | None:
+    """What a task was made from, by its meta; None for tasks that Strop did not make."""
+    ours = meta.get(_META)
     if not isinstance(ours, Mapping):
         return None
     request_id, region_ids = ours.get("request_id"), ours.get("region_ids")
-    if not isinstance(request_id, str) or not _are_texts(region_ids):
+    if not isinstance(request_id, str) or not isinstance(region_ids, list):
+        return None
+    if len(region_ids) != N_CANDIDATES or not all(isinstance(name, str) for name in region_ids):
         return None
     return TaskKey(request_id=request_id, region_ids=tuple(region_ids))
 
@@ -171,8 +173,3 @@ def _ranking(task_id: str, key: TaskKey, annotation: Mapping[str, Any]) -> Perso
 def _user_id(person: object) -> object:
     """Label Studio writes a person as a number, or as an object with one."""
     return person["id"] if isinstance(person, Mapping) else person
-
-
-def _are_texts(values: object) -> bool:
-    is_three = isinstance(values, list) and len(values) == N_CANDIDATES
-    return is_three and all(isinstance(value, str) for value in values)
