@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptation.edges import EdgeSettings, at_edges
 from adaptation.errors import InputError
 from adaptation.parts import pointed_at
 from adaptation.sam import PromptableSam, Weights
@@ -124,6 +125,7 @@ class Interaction:
         corrector: Applied to the shown mask of every answer, if given.
         only_parts: Leave out the parts of a shown mask that nothing points at
             (:mod:`adaptation.parts`).
+        edges: How masks are drawn at the image's edges (:mod:`adaptation.edges`).
     """
 
     def __init__(
@@ -132,11 +134,13 @@ class Interaction:
         zoom: ZoomSettings,
         corrector: Corrector | None = None,
         only_parts: bool = True,
+        edges: EdgeSettings | None = None,
     ) -> None:
         self.sam = sam
         self.zoom = zoom
         self.corrector = corrector
         self.only_parts = only_parts
+        self.edges = edges or EdgeSettings()
         self._stride = sam.input_size / sam.low_res_size
 
     def answer(
@@ -232,6 +236,8 @@ class Interaction:
         logits = answer.shown_logits[0, 0]
         if token is not None and token != answer.token:
             logits = answer.prediction.low_res_logits[0, token]
+        if self.edges.is_on:
+            logits = at_edges(logits, answer.prompt, answer.embedding, self._stride, self.edges)
         return self.sam.binary_mask(logits, answer.embedding, size)
 
     def _view(

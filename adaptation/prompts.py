@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -59,6 +60,23 @@ def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
         return image
     small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(small)
+
+
+def guide_of(small: NDArray[np.uint8], stride: int) -> NDArray[np.uint8]:
+    """A resized image on the grid of the logits, the last row and column partly made up.
+
+    Args:
+        small: ``[H, W, 3]`` uint8 at the model's input size.
+        stride: Pixels of it per logit.
+
+    Returns:
+        ``[ceil(H / stride), ceil(W / stride), 3]`` uint8.
+    """
+    height, width = small.shape[:2]
+    bottom, right = -height % stride, -width % stride
+    whole = cv2.copyMakeBorder(small, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    size = whole.shape[1] // stride, whole.shape[0] // stride
+    return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def model_scale(embedding: Embedding) -> tuple[float, float]:

@@ -23,7 +23,14 @@ from torch import Tensor, nn
 
 from adaptation.checkpoints import describe_mismatch
 from adaptation.errors import InputError, ModelError
-from adaptation.prompts import check_image, encode_prompts, resize_image, resized, signature
+from adaptation.prompts import (
+    check_image,
+    encode_prompts,
+    guide_of,
+    resize_image,
+    resized,
+    signature,
+)
 from adaptation.types import Embedding, MaskPrediction, Prompt, Size
 
 Weights = Mapping[str, Tensor]
@@ -171,7 +178,8 @@ class PromptableSam:
         check_image(image)
         original_size = (int(image.shape[0]), int(image.shape[1]))
         input_size = resized(original_size, self.input_size)
-        frame = self._frame(resize_image(image, input_size))
+        small = resize_image(image, input_size)
+        frame = self._frame(small)
         with torch.no_grad():
             features = self.sam.image_encoder(frame).float()
         return Embedding(
@@ -180,6 +188,7 @@ class PromptableSam:
             input_size=input_size,
             image_id=digest_of_pixels(image) if image_id is None else image_id,
             encoder_id=self.encoder_id,
+            guide=torch.from_numpy(guide_of(small, self.input_size // self.low_res_size)),
         )
 
     def _frame(self, small: NDArray[np.uint8]) -> Tensor:

@@ -103,6 +103,8 @@ class Embedding:
             zero padding at the bottom and on the right.
         image_id: Digest of the encoded pixels.
         encoder_id: Digest of the encoder's weights; features of another encoder never fit.
+        guide: ``[h, w, 3]`` uint8 RGB, the image on the grid of the low-resolution logits, without
+            padding; shows where its edges are.
     """
 
     features: Tensor
@@ -110,11 +112,12 @@ class Embedding:
     input_size: Size
     image_id: str
     encoder_id: str
+    guide: Tensor
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that the features hold in memory."""
-        return self.features.element_size() * self.features.nelement()
+        """Bytes that it holds in memory."""
+        return self.features.element_size() * self.features.nelement() + self.guide.nelement()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,7 +1,8 @@
 """Where embeddings outlive a process: the key, the format and what every store promises.
 
-An entry is a safetensors file: the features in half precision, and in its metadata the whole key,
-both sizes and a checksum. An entry whose key or checksum does not agree is never returned.
+An entry is a safetensors file: the features in half precision and the guide, and in its metadata
+the whole key, both sizes and a checksum. An entry whose key or checksum does not agree is never
+returned.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from torch import Tensor
 from adaptation.types import Embedding, Size
 from adaptation.zoom import View
 
-FORMAT = 1
+FORMAT = 2
 _LENGTH_BYTES = 8
 _FEATURES = "features"
+_GUIDE = "guide"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +106,9 @@ def pack(key: EmbeddingKey, embedding: Embedding) -> bytes:
         "original_size": json.dumps(embedding.original_size),
         "input_size": json.dumps(embedding.input_size),
     }
-    checksum = _checksum(about, embedding.features)
-    return safetensors.save({_FEATURES: embedding.features}, {**about, "crc32": checksum})
+    checksum = _checksum(about, embedding.features, embedding.guide)
+    tensors = {_FEATURES: embedding.features, _GUIDE: embedding.guide}
+    return safetensors.save(tensors, {**about, "crc32": checksum})
 
 
 def unpack(data: bytes, key: EmbeddingKey) -> Embedding:
@@ -119,8 +122,9 @@ def unpack(data: bytes, key: EmbeddingKey) -> Embedding:
         checksum = about.pop("crc32")
         if about["key"] != key.text:
             raise DamagedEntryError("it belongs to another image, view or encoder")
-        features = safetensors.load(data)[_FEATURES]
-        if checksum != _checksum(about, features):
+        tensors = safetensors.load(data)
+        features, guide = tensors[_FEATURES], tensors[_GUIDE]
+        if checksum != _checksum(about, features, guide):
             raise DamagedEntryError("its checksum is wrong")
         return Embedding(
             features=features,
@@ -128,6 +132,7 @@ def unpack(data: bytes, key: EmbeddingKey) -> Embedding:
             input_size=_size(about["input_size"]),
             image_id=about["image_id"],
             encoder_id=key.encoder_id,
+            guide=guide,
         )
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DamagedEntryError(f"it cannot be read ({type(error).__name__})") from error
@@ -140,9 +145,12 @@ def _metadata(data: bytes) -> dict[str, str]:
     return dict(header["__metadata__"])
 
 
-def _checksum(about: dict[str, str], features: Tensor) -> str:
-    text = json.dumps([about, list(features.shape), str(features.dtype)], sort_keys=True)
-    return f"{zlib.crc32(features.numpy().data, zlib.crc32(text.encode())):08x}"
+def _checksum(about: dict[str, str], *tensors: Tensor) -> str:
+    kinds = [[list(tensor.shape), str(tensor.dtype)] for tensor in tensors]
+    found = zlib.crc32(json.dumps([about, kinds], sort_keys=True).encode())
+    for tensor in tensors:
+        found = zlib.crc32(tensor.numpy().data, found)
+    return f"{found:08x}"
 
 
 def _size(text: str) -> Size:

@@ -61,7 +61,7 @@ class EncodingStore:
         try:
             with safe_open(path, framework="pt") as file:
                 fields = json.loads(file.metadata()["embedding"])
-                features = file.get_tensor("features")
+                features, guide = file.get_tensor("features"), file.get_tensor("guide")
             os.utime(path)
         except FileNotFoundError:
             return None
@@ -74,6 +74,7 @@ class EncodingStore:
             input_size=tuple(fields["input_size"]),
             image_id=fields["image_id"],
             encoder_id=fields["encoder_id"],
+            guide=guide,
         )
 
     def save(self, key: str, embedding: Embedding) -> None:
@@ -86,10 +87,13 @@ class EncodingStore:
             "image_id": embedding.image_id,
             "encoder_id": embedding.encoder_id,
         }
-        features = embedding.features.detach().cpu().contiguous()
+        tensors = {
+            "features": embedding.features.detach().cpu().contiguous(),
+            "guide": embedding.guide.contiguous(),
+        }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"features": features}, draft, {"embedding": json.dumps(fields)})
+            save_file(tensors, draft, {"embedding": json.dumps(fields)})
             draft.replace(path)
         except (OSError, SafetensorError) as error:
             logger.warning("an embedding could not be cached: %s", error)

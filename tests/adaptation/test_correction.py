@@ -27,6 +27,7 @@ def embedding() -> Embedding:
         input_size=(FRAME, FRAME),
         image_id="",
         encoder_id="",
+        guide=torch.zeros(1, 1, 3, dtype=torch.uint8),
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from adaptation.edges import EdgeSettings, at_edges
 from adaptation.errors import InputError
 from adaptation.interaction import Answer, Encode, Interaction, ObjectState
 from adaptation.sam import PromptableSam
@@ -46,6 +47,13 @@ def state_with_object(logits_box: tuple[int, int, int, int], n_clicks: int = 1) 
     )
 
 
+def drawn(sam: PromptableSam, answer: Answer) -> NDArray[np.bool_]:
+    """The shown mask in its view, with its border at the image's edges."""
+    logits = answer.shown_logits[0, 0]
+    moved = at_edges(logits, answer.prompt, answer.embedding, 4.0, EdgeSettings())
+    return sam.binary_mask(moved, answer.embedding)
+
+
 def test_the_first_click_is_decoded_on_the_whole_image_as_ambiguous(
     interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
@@ -54,8 +62,10 @@ def test_the_first_click_is_decoded_on_the_whole_image_as_ambiguous(
     assert answer.prompt.is_ambiguous and answer.token in (1, 2, 3)
     assert answer.candidate_tokens()[0] == answer.token
     assert sorted(answer.candidate_tokens()) == [1, 2, 3]
+    assert np.array_equal(interaction.mask(answer), drawn(sam, answer))
+    plain = Interaction(sam, ZoomSettings(), edges=EdgeSettings(is_on=False))
     expected = sam.binary_mask(answer.shown_logits[0, 0], answer.embedding)
-    assert np.array_equal(interaction.mask(answer), expected)
+    assert np.array_equal(plain.mask(answer), expected)
 
 
 def test_parts_that_nothing_points_at_are_left_out_unless_they_are_wanted(
@@ -79,7 +89,7 @@ def test_a_small_object_is_decoded_on_a_crop_and_its_mask_lands_back(
     assert answer.token == 0
     mask = interaction.mask(answer)
     assert mask.shape == SIZE
-    inside = sam.binary_mask(answer.shown_logits[0, 0], answer.embedding)
+    inside = drawn(sam, answer)
     assert np.array_equal(mask[view.y0 : view.y1, view.x0 : view.x1], inside)
     assert mask.sum() == inside.sum()
 

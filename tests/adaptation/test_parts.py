@@ -15,6 +15,7 @@ def embedding() -> Embedding:
         input_size=(64, 64),
         image_id="",
         encoder_id="",
+        guide=torch.zeros(1, 1, 3, dtype=torch.uint8),
     )
 
 

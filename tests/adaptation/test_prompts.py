@@ -26,6 +26,7 @@ def embedding(original: tuple[int, int], model_size: int = 1024) -> Embedding:
         input_size=resized(original, model_size),
         image_id="",
         encoder_id="",
+        guide=torch.zeros(1, 1, 3, dtype=torch.uint8),
     )
 
 

@@ -14,7 +14,8 @@ from adaptation.zoom import View
 from backend.stores import EmbeddingKey, pack
 
 SIDE = 8
-N_BYTES = 2 * 4 * SIDE * SIDE
+GUIDE = (6, 8, 3)
+N_BYTES = 2 * 4 * SIDE * SIDE + 6 * 8 * 3
 """Bytes of one of these embeddings in half precision."""
 
 
@@ -53,6 +54,7 @@ def embedding_of(key: EmbeddingKey, *, is_half: bool = False) -> Embedding:
         input_size=(48, 64),
         image_id=key.image_id,
         encoder_id=key.encoder_id,
+        guide=torch.randint(0, 256, GUIDE, generator=torch.Generator().manual_seed(seed)).byte(),
     )
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -286,7 +287,6 @@ def test_memory_is_bounded_and_in_order_of_use(
     memory = MemoryLru(capacity * N_BYTES)
     model: list[tuple[int, int]] = []  # (number, size), the least recently used first
     for number, size in accesses:
-        features = torch.zeros(size, 4, 8, 8, dtype=torch.float16)
         held = memory.get(key_of(number))
         known = next((entry for entry in model if entry[0] == number), None)
         assert (held is None) == (known is None)
@@ -295,7 +295,7 @@ def test_memory_is_bounded_and_in_order_of_use(
             model.append(known)
         else:
             made = embedding_of(key_of(number))
-            memory.put(key_of(number), _with(made, features))
+            memory.put(key_of(number), _of_size(made, size))
             if size <= capacity:
                 model.append((number, size))
                 while sum(n for _, n in model) > capacity:
@@ -307,18 +307,16 @@ def test_memory_is_bounded_and_in_order_of_use(
 def test_putting_an_entry_again_replaces_it() -> None:
     memory = MemoryLru(4 * N_BYTES)
     for size in (1, 3, 2):
-        features = torch.zeros(size, 4, 8, 8, dtype=torch.float16)
-        memory.put(key_of(), _with(embedding_of(key_of()), features))
+        memory.put(key_of(), _of_size(embedding_of(key_of()), size))
         assert (len(memory), memory.n_bytes) == (1, size * N_BYTES)
 
 
-def _with(embedding: Embedding, features: torch.Tensor) -> Embedding:
-    return Embedding(
-        features=features,
-        original_size=embedding.original_size,
-        input_size=embedding.input_size,
-        image_id=embedding.image_id,
-        encoder_id=embedding.encoder_id,
+def _of_size(embedding: Embedding, size: int) -> Embedding:
+    """One that takes ``size`` times as many bytes."""
+    return replace(
+        embedding,
+        features=torch.zeros(size, 4, 8, 8, dtype=torch.float16),
+        guide=torch.zeros(size * 6, 8, 3, dtype=torch.uint8),
     )
 
 

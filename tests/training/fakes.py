@@ -71,6 +71,7 @@ class ScriptedSam:
             input_size=(SIZE, SIZE),
             image_id="image",
             encoder_id=self.encoder_id,
+            guide=torch.zeros(1, 1, 3, dtype=torch.uint8),
         )
 
     def decode(

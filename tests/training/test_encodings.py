@@ -22,6 +22,7 @@ def embedding(value: float, n: int = 1000) -> Embedding:
         input_size=(48, 60),
         image_id="i",
         encoder_id="e",
+        guide=torch.zeros(1, 1, 3, dtype=torch.uint8),
     )
 
 

@@ -1,0 +1,155 @@
+"""Masks whose borders follow the edges of the image: a guided filter over the logits.
+
+The decoder knows the object; its logits lie on a grid much coarser than the picture, and smooth.
+The guided filter (He, Sun and Tang 2010, "Guided Image Filtering", equations 19 to 21, colour
+guide) explains the foreground probability in every small window as a linear function of the
+colour, and so moves a border onto the edge next to it.  Where the window holds one colour only,
+nothing moves.  What is fed back to the decoder stays its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptation.errors import SettingsError
+from adaptation.prompts import click_coordinates
+from adaptation.types import Embedding, Prompt
+
+Plane = NDArray[np.float32]
+
+_FULL_REACH = 1.5
+_END_OF_REACH = 4.0
+_SCALE = 8.0
+_PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSettings:
+    """How far a border may move to an edge, and what counts as one.
+
+    Args:
+        is_on: False draws the decoder's logits as they are.
+        radius: Half side of the windows, as a share of the logits' grid (0.026 is 5 of 192).
+        epsilon: Variance of a colour channel (in [0, 1]) below which a window counts as flat.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    is_on: bool = True
+    radius: float = 0.026
+    epsilon: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.radius <= 0.25 or self.epsilon <= 0:
+            raise SettingsError(
+                "The edges need 0 < radius <= 0.25 and epsilon > 0, got "
+                f"{self.radius} and {self.epsilon}."
+            )
+
+
+def at_edges(
+    logits: Tensor,
+    prompt: Prompt,
+    embedding: Embedding,
+    stride: float,
+    settings: EdgeSettings,
+) -> Tensor:
+    """Move a mask's border to the image's edges.
+
+    Args:
+        logits: ``[h, w]`` low-resolution logits of one mask.
+        prompt: In the pixels of the embedded view; its clicks stay obeyed where they were.
+        embedding: Of the view, with its guide.
+        stride: Pixels of the model's frame per logit.
+        settings: How far.
+
+    Returns:
+        ``[h, w]`` float32, above 0 where the moved mask is; not to be fed back.
+    """
+    guide = embedding.guide.numpy()
+    height, width = guide.shape[:2]
+    own = 1 / (1 + np.exp(-logits[:height, :width].float().cpu().numpy())) - 0.5
+    radius = max(1, round(settings.radius * len(logits)))
+    moved = guided_filter(guide.astype(np.float32) / 255, own, radius, settings.epsilon)
+    _keep_clicks(moved, own, prompt, embedding, stride)
+    drawn = torch.full_like(logits, -_SCALE / 2, dtype=torch.float32)
+    drawn[:height, :width] = torch.from_numpy(_SCALE * moved)
+    # Padding goes on as its border does, or interpolation would pull the border to it.
+    drawn[height:, :width] = drawn[height - 1 : height, :width]
+    drawn[:, width:] = drawn[:, width - 1 : width]
+    return drawn
+
+
+def guided_filter(guide: Plane, values: Plane, radius: int, epsilon: float) -> Plane:
+    """Filter ``values`` with a colour image as guide.
+
+    Args:
+        guide: ``[h, w, 3]`` float32 in [0, 1].
+        values: ``[h, w]`` float32.
+        radius: Half side of the windows, in pixels.
+        epsilon: Added to the guide's variances; the larger, the smoother.
+    """
+    side = (2 * radius + 1, 2 * radius + 1)
+
+    def mean(plane: NDArray[np.floating]) -> Plane:
+        found = cv2.boxFilter(plane, -1, side, borderType=cv2.BORDER_REFLECT)
+        return np.asarray(found, np.float32)
+
+    mean_guide, mean_values = mean(guide), mean(values)
+    covariance = mean(guide * values[..., None]) - mean_guide * mean_values[..., None]
+    products = np.stack([guide[..., i] * guide[..., j] for i, j in _PAIRS], axis=-1)
+    # Six planes: OpenCV's filters take at most four channels in some builds, so they go in twos.
+    means = np.concatenate([mean(products[..., :3]), mean(products[..., 3:])], axis=-1)
+    variance = [
+        means[..., k] - mean_guide[..., i] * mean_guide[..., j] + (epsilon if i == j else 0)
+        for k, (i, j) in enumerate(_PAIRS)
+    ]
+    slope = _solved(variance, covariance)
+    offset = mean_values - (slope * mean_guide).sum(axis=-1)
+    return np.asarray((mean(slope) * guide).sum(axis=-1) + mean(offset), np.float32)
+
+
+def _solved(matrix: list[Plane], vector: Plane) -> Plane:
+    """Solve symmetric 3x3 systems, one for each pixel, by the matrices of cofactors.
+
+    Args:
+        matrix: The entries 00, 01, 02, 11, 12 and 22, ``[h, w]`` each.
+        vector: ``[h, w, 3]``.
+    """
+    m00, m01, m02, m11, m12, m22 = matrix
+    c00, c01, c02 = m11 * m22 - m12 * m12, m02 * m12 - m01 * m22, m01 * m12 - m02 * m11
+    c11, c12, c22 = m00 * m22 - m02 * m02, m01 * m02 - m00 * m12, m00 * m11 - m01 * m01
+    determinant = m00 * c00 + m01 * c01 + m02 * c02
+    v0, v1, v2 = vector[..., 0], vector[..., 1], vector[..., 2]
+    solved = (
+        c00 * v0 + c01 * v1 + c02 * v2,
+        c01 * v0 + c11 * v1 + c12 * v2,
+        c02 * v0 + c12 * v1 + c22 * v2,
+    )
+    return np.asarray(np.stack(solved, axis=-1) / determinant[..., None], np.float32)
+
+
+def _keep_clicks(
+    moved: Plane, own: Plane, prompt: Prompt, embedding: Embedding, stride: float
+) -> None:
+    """Around clicks that the moved border would contradict, put back the decoder's own."""
+    if not prompt.clicks:
+        return
+    points = (click_coordinates(prompt.clicks, embedding) + 0.5) / stride - 0.5
+    height, width = own.shape
+    for (x, y), click in zip(points, prompt.clicks, strict=True):
+        at = min(max(round(y), 0), height - 1), min(max(round(x), 0), width - 1)
+        around = (slice(max(0, at[0] - 1), at[0] + 2), slice(max(0, at[1] - 1), at[1] + 2))
+        sign = 1.0 if click.is_positive else -1.0
+        if (sign * moved[around]).min() > 0 or sign * own[at] <= 0:
+            continue
+        rows, columns = np.ogrid[:height, :width]
+        distance = np.hypot(rows - y, columns - x)
+        share = np.clip((_END_OF_REACH - distance) / (_END_OF_REACH - _FULL_REACH), 0, 1)
+        moved += share.astype(np.float32) * (own - moved)
