@@ -11,7 +11,7 @@ and in adapter files.  From the bottom up:
 - ``sessions``, ``turns``, ``keeping``, ``clicks``, ``submissions``, ``service``: what happens at a
   click and at a submission
 - ``wiring``, ``routes``, ``app``, ``server``: all of it behind four routes
-- ``doctor``, ``demo``, ``simulate``, ``cli``: what a person starts
+- ``doctor``, ``demo``, ``ranking``, ``simulate``, ``cli``: what a person starts
 
 A module imports only from lower layers; pyproject.toml lists them all, and a test checks it.
 """
