@@ -189,6 +189,23 @@ def collect_ranking(settings: Settings, project: int | None) -> None:
     click.echo(str(collect_rankings(settings, project)))
 
 
+@strop.command("replay")
+@settings_options
+@click.option("--project", type=int, help="Only this project.")
+@click.option("--check", is_flag=True, help="Save nothing; exit code 1 where anything differs.")
+def replay_sessions(settings: Settings, project: int | None, check: bool) -> None:
+    """Make what sessions learned again from the journal, bit for bit, and save it.
+
+    Stop the server first: it would go on with what it has in memory, and save that.
+    """
+    from backend.replay import replay
+
+    found = replay(settings, None if project is None else str(project), check=check)
+    for session in found:
+        click.echo(str(session))
+    sys.exit(0 if all(session.is_as_saved for session in found) or not check else 1)
+
+
 @strop.command()
 @settings_options
 @click.option("--project", type=int, help="Only this project.")

@@ -33,11 +33,13 @@ class Rebuilt:
         start: The project's start, where sessions were merged into one.
         differences: What came out otherwise than the journal says, by the session's name: the
             first one of each.
+        elsewhere: Sessions that go on upon another base decoder for the time being.
     """
 
     sessions: dict[str, TaughtSession] = field(default_factory=dict)
     start: Adapter | None = None
     differences: dict[str, str] = field(default_factory=dict)
+    elsewhere: set[str] = field(default_factory=set)
 
 
 class Rebuilder:
@@ -102,7 +104,7 @@ class Rebuilder:
         if isinstance(event, Began):
             return self._begun(found, event)
         session = found.sessions.get(event.session)
-        if session is None:
+        if session is None or event.session in found.elsewhere:
             return None
         if isinstance(event, Learned):
             session.teach(self._recall.again(project_id, event).taught(self._embed), self._pause)
@@ -113,10 +115,10 @@ class Rebuilder:
         return session
 
     def _begun(self, found: Rebuilt, event: Began) -> TaughtSession | None:
-        if event.decoder_id != self._sam.decoder_id:  # of another base: it is not asked for
-            found.sessions.pop(event.session, None)
-            found.differences.pop(event.session, None)
+        if event.decoder_id != self._sam.decoder_id:
+            found.elsewhere.add(event.session)
             return None
+        found.elsewhere.discard(event.session)
         self._use_threads(event.threads)
         settings = _settings(event)
         if event.start == "saved":
@@ -135,6 +137,8 @@ class Rebuilder:
         return found.sessions[event.session]
 
     def _merge(self, found: Rebuilt, event: Merged) -> None:
+        if found.elsewhere.intersection(event.sessions):
+            return
         missing = [name for name in event.sessions if name not in found.sessions]
         if not event.is_used or missing:
             found.start = None

@@ -115,7 +115,7 @@ class School:
         self._sam, self._journal = sam, journal
         self._settings, self._options = settings, options
         self._embed, self._pause = embed, pause
-        self._recall, self._ledger = Recall(journal), Ledger()
+        self._recall, self._ledger = Recall(journal), Ledger(sam.decoder_id)
         self._awake: OrderedDict[str, _Awake] = OrderedDict()
         self._merged_at: dict[str, int] = {}
         self._shelf = Shelf(
@@ -217,8 +217,8 @@ class School:
             self._ledger.note(project_id, event)
         behind = {
             project_id
-            for name, (project_id, version, decoder_id) in self._ledger.versions.items()
-            if decoder_id == self._sam.decoder_id and self._shelf.saved_version(name) != version
+            for name, (project_id, version) in self._ledger.versions.items()
+            if self._shelf.saved_version(name) != version
         }
         for project_id in sorted(behind):
             events = [event for _, event in chronicle.read(self._journal, project_id)]
