@@ -9,6 +9,7 @@ nothing moves.  What is fed back to the decoder stays its own.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import cv2
@@ -72,11 +73,10 @@ def at_edges(
     Returns:
         ``[h, w]`` float32, above 0 where the moved mask is; not to be fed back.
     """
-    guide = embedding.guide.numpy()
-    height, width = guide.shape[:2]
+    height, width = embedding.guide.shape[:2]
     own = 1 / (1 + np.exp(-logits[:height, :width].float().cpu().numpy())) - 0.5
     radius = max(1, round(settings.radius * len(logits)))
-    moved = guided_filter(guide.astype(np.float32) / 255, own, radius, settings.epsilon)
+    moved = _LATEST.of(embedding.guide, radius, settings.epsilon)(own)
     _keep_clicks(moved, own, prompt, embedding, stride)
     drawn = torch.full_like(logits, -_SCALE / 2, dtype=torch.float32)
     drawn[:height, :width] = torch.from_numpy(_SCALE * moved)
@@ -86,53 +86,90 @@ def at_edges(
     return drawn
 
 
-def guided_filter(guide: Plane, values: Plane, radius: int, epsilon: float) -> Plane:
-    """Filter ``values`` with a colour image as guide.
+class GuidedFilter:
+    """The filter of one guide; what depends on the guide alone is computed once.
 
     Args:
         guide: ``[h, w, 3]`` float32 in [0, 1].
-        values: ``[h, w]`` float32.
         radius: Half side of the windows, in pixels.
         epsilon: Added to the guide's variances; the larger, the smoother.
     """
-    side = (2 * radius + 1, 2 * radius + 1)
 
-    def mean(plane: NDArray[np.floating]) -> Plane:
-        found = cv2.boxFilter(plane, -1, side, borderType=cv2.BORDER_REFLECT)
+    def __init__(self, guide: Plane, radius: int, epsilon: float) -> None:
+        self._side = (2 * radius + 1, 2 * radius + 1)
+        self._channels = [np.ascontiguousarray(guide[..., i]) for i in range(3)]
+        self._means = [self._mean(channel) for channel in self._channels]
+        self._inverse = _inverted([self._variance(i, j, epsilon) for i, j in _PAIRS])
+
+    def __call__(self, values: Plane) -> Plane:
+        """Filter ``values``, ``[h, w]`` float32."""
+        mean_values = self._mean(values)
+        covariance = [
+            self._mean(channel * values) - mean * mean_values
+            for channel, mean in zip(self._channels, self._means, strict=True)
+        ]
+        slopes = _product(self._inverse, covariance)
+        offset = mean_values
+        for slope, mean in zip(slopes, self._means, strict=True):
+            offset = offset - slope * mean
+        filtered = self._mean(offset)
+        for slope, channel in zip(slopes, self._channels, strict=True):
+            filtered += self._mean(slope) * channel
+        return filtered
+
+    def _mean(self, plane: Plane) -> Plane:
+        found = cv2.boxFilter(plane, -1, self._side, borderType=cv2.BORDER_REFLECT)
         return np.asarray(found, np.float32)
 
-    mean_guide, mean_values = mean(guide), mean(values)
-    covariance = mean(guide * values[..., None]) - mean_guide * mean_values[..., None]
-    products = np.stack([guide[..., i] * guide[..., j] for i, j in _PAIRS], axis=-1)
-    # Six planes: OpenCV's filters take at most four channels in some builds, so they go in twos.
-    means = np.concatenate([mean(products[..., :3]), mean(products[..., 3:])], axis=-1)
-    variance = [
-        means[..., k] - mean_guide[..., i] * mean_guide[..., j] + (epsilon if i == j else 0)
-        for k, (i, j) in enumerate(_PAIRS)
-    ]
-    slope = _solved(variance, covariance)
-    offset = mean_values - (slope * mean_guide).sum(axis=-1)
-    return np.asarray((mean(slope) * guide).sum(axis=-1) + mean(offset), np.float32)
+    def _variance(self, i: int, j: int, epsilon: float) -> Plane:
+        product = self._mean(self._channels[i] * self._channels[j])
+        return product - self._means[i] * self._means[j] + np.float32(epsilon if i == j else 0)
 
 
-def _solved(matrix: list[Plane], vector: Plane) -> Plane:
-    """Solve symmetric 3x3 systems, one for each pixel, by the matrices of cofactors.
+def _inverted(matrix: list[Plane]) -> list[Plane]:
+    """Invert symmetric 3x3 matrices, one for each pixel, by their cofactors.
+
+    In double precision: the channels of a grey image are one, and its matrices nearly singular.
 
     Args:
         matrix: The entries 00, 01, 02, 11, 12 and 22, ``[h, w]`` each.
-        vector: ``[h, w, 3]``.
     """
-    m00, m01, m02, m11, m12, m22 = matrix
+    m00, m01, m02, m11, m12, m22 = (entry.astype(np.float64) for entry in matrix)
     c00, c01, c02 = m11 * m22 - m12 * m12, m02 * m12 - m01 * m22, m01 * m12 - m02 * m11
     c11, c12, c22 = m00 * m22 - m02 * m02, m01 * m02 - m00 * m12, m00 * m11 - m01 * m01
     determinant = m00 * c00 + m01 * c01 + m02 * c02
-    v0, v1, v2 = vector[..., 0], vector[..., 1], vector[..., 2]
-    solved = (
-        c00 * v0 + c01 * v1 + c02 * v2,
-        c01 * v0 + c11 * v1 + c12 * v2,
-        c02 * v0 + c12 * v1 + c22 * v2,
-    )
-    return np.asarray(np.stack(solved, axis=-1) / determinant[..., None], np.float32)
+    cofactors = (c00, c01, c02, c11, c12, c22)
+    return [np.asarray(cofactor / determinant, np.float32) for cofactor in cofactors]
+
+
+def _product(matrix: list[Plane], vector: list[Plane]) -> list[Plane]:
+    m00, m01, m02, m11, m12, m22 = matrix
+    v0, v1, v2 = vector
+    return [
+        m00 * v0 + m01 * v1 + m02 * v2,
+        m01 * v0 + m11 * v1 + m12 * v2,
+        m02 * v0 + m12 * v1 + m22 * v2,
+    ]
+
+
+class _Latest(threading.local):
+    """The filter that a thread used last: an object's masks and clicks mostly share a view."""
+
+    def __init__(self) -> None:
+        self._guide: Tensor | None = None
+        self._settings: tuple[int, float] | None = None
+        self._filter: GuidedFilter | None = None
+
+    def of(self, guide: Tensor, radius: int, epsilon: float) -> GuidedFilter:
+        wanted = radius, epsilon
+        if self._filter is None or self._guide is not guide or self._settings != wanted:
+            values = guide.numpy().astype(np.float32) / 255
+            self._filter = GuidedFilter(values, radius, epsilon)
+            self._guide, self._settings = guide, wanted
+        return self._filter
+
+
+_LATEST = _Latest()
 
 
 def _keep_clicks(

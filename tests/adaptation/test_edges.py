@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from adaptation.edges import EdgeSettings, at_edges, guided_filter
+from adaptation.edges import EdgeSettings, GuidedFilter, at_edges
 from adaptation.errors import SettingsError
 from adaptation.prompts import guide_of
 from adaptation.types import Embedding, Prompt, as_clicks
@@ -85,6 +85,16 @@ def test_a_click_that_the_decoder_contradicts_itself_changes_nothing() -> None:
     np.testing.assert_array_equal(plain, clicked)
 
 
+def test_two_views_in_turn_are_drawn_on_their_own_pictures() -> None:
+    near, flat = embedding(split_at(24)), embedding(np.full((GRID, GRID, 3), 90, np.uint8))
+    settings = EdgeSettings(radius=0.1)
+    masks = [
+        (at_edges(ramp(25.5), INSIDE, e, STRIDE, settings) > 0).numpy().sum() // GRID
+        for e in (near, flat, near, flat)
+    ]
+    assert masks == [24, 26, 24, 26]
+
+
 def test_padding_goes_on_as_the_image_ends() -> None:
     guide = split_at(24, (30, GRID))
     drawn = at_edges(ramp(25.5), INSIDE, embedding(guide), STRIDE, EdgeSettings(radius=0.1))
@@ -105,7 +115,7 @@ def test_the_filter_solves_the_regression_of_its_paper(seed: int, radius: int) -
     slope = np.linalg.solve(covariance, centred.T @ (wanted - wanted.mean()) / len(pixels))
     offset = wanted.mean() - slope @ pixels.mean(0)
     # The same picture tiled is the same in every window of this size.
-    many = guided_filter(np.tile(guide, (3, 3, 1)), np.tile(values, (3, 3)), radius, epsilon)
+    many = GuidedFilter(np.tile(guide, (3, 3, 1)), radius, epsilon)(np.tile(values, (3, 3)))
     middle = many[side : 2 * side, side : 2 * side]
     expected = (pixels @ slope + offset).reshape(side, side)
     np.testing.assert_allclose(middle, expected, atol=2e-4)
@@ -114,7 +124,16 @@ def test_the_filter_solves_the_regression_of_its_paper(seed: int, radius: int) -
 def test_values_that_are_linear_in_the_colour_come_back() -> None:
     guide = np.random.default_rng(0).random((40, 40, 3), dtype=np.float32)
     values = 0.5 * guide[..., 0] - 0.25 * guide[..., 2]
-    np.testing.assert_allclose(guided_filter(guide, values, 4, 1e-9), values, atol=1e-3)
+    np.testing.assert_allclose(GuidedFilter(guide, 4, 1e-9)(values), values, atol=1e-3)
+
+
+def test_a_grey_guide_is_as_good_as_its_one_channel() -> None:
+    rng = np.random.default_rng(1)
+    grey = (rng.random((40, 40)) > 0.5).astype(np.float32)
+    values = np.asarray(0.8 * grey - 0.4 + 0.05 * rng.standard_normal((40, 40)), np.float32)
+    filtered = GuidedFilter(np.repeat(grey[..., None], 3, axis=2), 4, 1e-4)(values)
+    # Averaged over windows of 81 pixels, twice: what is left of the noise is below 0.02.
+    np.testing.assert_allclose(filtered, 0.8 * grey - 0.4, atol=0.04)
 
 
 def test_the_guide_lies_on_the_grid_of_the_logits() -> None:
