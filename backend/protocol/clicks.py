@@ -16,6 +16,9 @@ from backend.protocol.tasks import TaskRef
 _OUTSIDE_TOLERANCE = 1.0
 """Pixels that a prompt may lie outside of the image, from rounding; it is moved inside."""
 
+_PIXEL_DIGITS = 6
+"""Digits of a click's column and row that are meant."""
+
 _KEYPOINT, _RECTANGLE = "keypointlabels", "rectanglelabels"
 
 
@@ -204,7 +207,8 @@ def _pixel(drawn: _Drawn, axis: str, side: int) -> float:
         raise ProtocolError(
             f"'{drawn.name}' lies outside of the image: {axis} is {from_edge:.1f} of {side} pixels."
         )
-    return min(max(from_edge - 0.5, 0.0), side - 1.0)
+    # Percent carry noise far below a pixel, which must not decide how a half is rounded later.
+    return min(max(round(from_edge - 0.5, _PIXEL_DIGITS), 0.0), side - 1.0)
 
 
 def _parse_box(drawn: _Drawn, size: Size) -> ProtocolBox:

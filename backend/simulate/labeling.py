@@ -13,6 +13,7 @@ from adaptation.annotator import Annotator, Rules
 from adaptation.errors import InputError
 from adaptation.folders import ObjectRef
 from adaptation.masks import Mask, encode_rle, iou
+from backend.protocol import RegionId
 from backend.protocol.regions import decode_region
 from backend.simulate.client import Client, Refused
 from backend.simulate.painting import Painter
@@ -191,16 +192,17 @@ def _best_offer(answer: Body, truth: Mask) -> _Offer:
     """
     try:
         (result,) = answer["results"]
-        offers = [_offer(region, i, truth) for i, region in enumerate(result["result"])]
+        offers = [_offer(region, truth) for region in result["result"]]
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise Refused(f"/predict was answered with no mask that can be drawn: {error}") from error
     return max(offers, key=lambda o: o.iou, default=_Offer(None, np.zeros_like(truth), 0.0, 0))
 
 
-def _offer(region: Region, choice: int, truth: Mask) -> _Offer:
+def _offer(region: Region, truth: Mask) -> _Offer:
+    own_id = RegionId.parse(region["id"])
     size = int(region["original_height"]), int(region["original_width"])
     mask = decode_region(region["type"], region["value"], size, region["id"])
-    return _Offer(region, mask, iou(mask, truth), choice)
+    return _Offer(region, mask, iou(mask, truth), 0 if own_id is None else own_id.candidate)
 
 
 def _result(

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -71,7 +71,9 @@ def _identity(
         "sets": [dataset.name for dataset in sets],
         "objects": sum(len(picture.refs) for picture in pictures),
         "objects_digest": digest_of_plan(pictures),
-        "rules": asdict(options.rules),
+        "clicker": options.clicker,
+        "clicks": options.clicks,
+        "target": options.target,
         "give_up": options.give_up,
         "sloppy": options.sloppy,
         "candidates": options.n_offered,
@@ -179,11 +181,9 @@ class Crew:
             try:
                 wait(working, return_when=FIRST_EXCEPTION)
             finally:
-                if any(_failure(one) is not None for one in working) or not _all_done(working):
-                    self._stop.set()
-        for failure in map(_failure, working):
-            if failure is not None:
-                raise failure
+                self._stop.set()
+        for one in working:
+            one.result()
 
     def _annotate(self, number: int) -> None:
         """One annotator's day."""
@@ -212,14 +212,6 @@ class Crew:
             self._n_clicks += 1
             rate = self._n_clicks / (time.monotonic() - self._started)
             self._bar.set_postfix_str(f"{self._n_clicks} clicks, {rate:.1f}/s", refresh=False)
-
-
-def _failure(work: Future[None]) -> BaseException | None:
-    return work.exception() if work.done() else None
-
-
-def _all_done(working: Sequence[Future[None]]) -> bool:
-    return all(one.done() for one in working)
 
 
 # The end -----------------------------------------------------------------------------------------
