@@ -6,7 +6,7 @@ is served.  It holds no state: what one click leaves for the next travels in :cl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -236,9 +236,17 @@ class Interaction:
         logits = answer.shown_logits[0, 0]
         if token is not None and token != answer.token:
             logits = answer.prediction.low_res_logits[0, token]
-        if self.edges.is_on:
-            logits = at_edges(logits, answer.prompt, answer.embedding, self._stride, self.edges)
-        return self.sam.binary_mask(logits, answer.embedding, size)
+        if not self.edges.is_on:
+            return self.sam.binary_mask(logits, answer.embedding, size)
+        moved = at_edges(logits, answer.prompt, answer.embedding, self._stride, self.edges)
+        mask = self.sam.binary_mask(moved, answer.embedding, size)
+        n_wrong = contradicted(mask, answer.prompt.clicks, answer.view.size)
+        if not n_wrong:
+            return mask
+        # Between two pixels of the grid a click may end up on the wrong side of a moved border.
+        plain = self.sam.binary_mask(logits, answer.embedding, size)
+        is_better = contradicted(plain, answer.prompt.clicks, answer.view.size) < n_wrong
+        return plain if is_better else mask
 
     def _view(
         self,
@@ -276,6 +284,23 @@ class Interaction:
             source, target = (state.view, state.input_size), (view, embedding.input_size)
             logits = move_logits(logits, source, target, self.sam.input_size)
         return replace(prompt, mask_input=logits[0])
+
+
+def contradicted(mask: NDArray[np.bool_], clicks: Sequence[Click], size: Size) -> int:
+    """How many clicks lie on the wrong side of a mask.
+
+    Args:
+        mask: ``[h, w]``, drawn at any size.
+        clicks: In pixels of an image of ``size``.
+        size: (H, W).
+    """
+    scale_y, scale_x = (m / s for m, s in zip(mask.shape, size, strict=True))
+    rows = (min(int((round(c.y) + 0.5) * scale_y), mask.shape[0] - 1) for c in clicks)
+    columns = (min(int((round(c.x) + 0.5) * scale_x), mask.shape[1] - 1) for c in clicks)
+    return sum(
+        bool(mask[row, column]) != click.is_positive
+        for row, column, click in zip(rows, columns, clicks, strict=True)
+    )
 
 
 def _union(extent: Box | None, box: Box | None) -> Box | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from adaptation.edges import EdgeSettings, at_edges
 from adaptation.errors import InputError
-from adaptation.interaction import Answer, Encode, Interaction, ObjectState
+from adaptation.interaction import Answer, Encode, Interaction, ObjectState, contradicted
 from adaptation.sam import PromptableSam
 from adaptation.types import Box, Embedding, MaskPrediction, Prompt, as_clicks
 from adaptation.zoom import View, ZoomSettings
@@ -183,3 +184,12 @@ def test_clicks_outside_of_the_image_are_refused(
 ) -> None:
     with pytest.raises(InputError, match="outside of the image of 320x200"):
         interaction.answer(encoder(sam, photo), SIZE, as_clicks([(*point, True)]))
+
+
+@pytest.mark.parametrize(("scale", "n_wrong"), [(1, 2), (2, 2), (0.5, 2)])
+def test_contradicted_clicks_are_counted_at_any_size(scale: float, n_wrong: int) -> None:
+    clicks = as_clicks([(5, 5, True), (15, 5, True), (5, 15, False), (16, 16, False), (0, 0, True)])
+    mask = np.zeros((20, 20), bool)
+    mask[:10, :10] = mask[14:, 14:] = True  # misses (15, 5), holds (16, 16)
+    drawn = cv2.resize(mask.astype(np.uint8), None, fx=scale, fy=scale, interpolation=0) > 0
+    assert contradicted(drawn, clicks, (20, 20)) == n_wrong
