@@ -8,6 +8,7 @@ and in adapter files.  From the bottom up:
 - ``stores``, ``embeddings``, ``prefetch``: one encode per image, ever
 - ``tokens``, ``transport``, ``label_studio``, ``images``: what is read from Label Studio and, with
   the operator's permission, from elsewhere
+- ``bases``: another base decoder is taken up while clicks go on
 - ``sessions``, ``turns``, ``keeping``, ``clicks``, ``submissions``, ``service``: what happens at a
   click and at a submission
 - ``wiring``, ``routes``, ``app``, ``server``: all of it behind four routes

@@ -18,6 +18,7 @@ from adaptation.errors import InputError
 from adaptation.interaction import Answer, Interaction
 from adaptation.journal import Journal
 from adaptation.journal.records import utc_now
+from adaptation.sam import PromptableSam
 from adaptation.types import Embedding, Size
 from adaptation.zoom import View
 from backend.ahead import EncodeAhead
@@ -89,15 +90,37 @@ class Memory:
         self.boxes.forget_task(project_id, task_id)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Served:
+    """What answers clicks: a base decoder and what is learned upon it, replaced as a whole.
+
+    Args:
+        interaction: The click path, with its model.
+        learning: Gives weights for that model and learns.
+    """
+
+    interaction: Interaction
+    learning: Learning
+
+    @property
+    def sam(self) -> PromptableSam:
+        """The model."""
+        return self.interaction.sam
+
+    @property
+    def version(self) -> str:
+        """Name and digest of the model: "compact-0a1b2c3d"."""
+        return f"{self.sam.model_id}-{self.sam.decoder_id[:8]}"
+
+
 class ClickDesk:
     """Answers clicks.  Safe to share between threads.
 
     Args:
-        interaction: The click path, with its model.
+        served: What answers; a click is answered by what is served when it arrives.
         encoder: Gives embeddings of tasks' images.
         journal: Where every click goes before it is answered.
         memory: Of the objects in work.
-        learning: Gives weights and learns.
         ahead: Encodes the next view; None: nothing is encoded ahead.
         link_late: Called when a click came to the journal after the submission of its mask.
         keeper: Keeps the images that were clicked on; None: they are not kept.
@@ -107,26 +130,21 @@ class ClickDesk:
     def __init__(
         self,
         *,
-        interaction: Interaction,
+        served: Served,
         encoder: Encoder,
         journal: Journal,
         memory: Memory,
-        learning: Learning,
         ahead: EncodeAhead | None,
         link_late: Callable[[], None],
         keeper: ImageKeeper | None,
         options: ClickOptions,
     ) -> None:
-        self._interaction, self._encoder, self._journal = interaction, encoder, journal
-        self._memory, self._learning, self._ahead = memory, learning, ahead
+        self.served = served
+        """Replaced as a whole: clicks in work finish with what they began with."""
+        self._encoder, self._journal = encoder, journal
+        self._memory, self._ahead = memory, ahead
         self._link_late, self._keeper, self._options = link_late, keeper, options
         self._turns, self._slots = Turns(), Slots(options.decodes)
-
-    @property
-    def model_version(self) -> str:
-        """Name and digests of the model: "compact-0a1b2c3d-4e5f6a7b"."""
-        sam = self._interaction.sam
-        return f"{sam.model_id}-{sam.decoder_id[:8]}"
 
     def answer(self, request: PredictRequest, clicked: Clicked, watch: Stopwatch) -> dict[str, Any]:
         """Answer a click with masks, or one that nobody wants answered any more with none.
@@ -137,14 +155,15 @@ class ClickDesk:
         """
         style = self._options.style
         request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
-        with self._learning.click():
+        served = self.served
+        with served.learning.click():
             job = self._job(clicked, watch)
-            result = self._in_turn(job, watch)
+            result = self._in_turn(served, job, watch)
         with watch.stage("render"):
             if result is None:
-                rendered = render_nothing(request, self.model_version)
+                rendered = render_nothing(request, served.version)
             else:
-                rendered = self._render(request, job, result)
+                rendered = self._render(request, job, result, served.version)
         _log(job, result, watch)
         return rendered
 
@@ -181,31 +200,31 @@ class ClickDesk:
 
     # What is answered ----------------------------------------------------------------------------
 
-    def _in_turn(self, job: ClickJob, watch: Stopwatch) -> ClickResult | None:
+    def _in_turn(self, served: Served, job: ClickJob, watch: Stopwatch) -> ClickResult | None:
         """Compute and keep the answer when the object's turn comes; None if there is none."""
         with ExitStack() as turn:
             with watch.stage("turn"):
                 is_wanted = turn.enter_context(self._turns.take(job.key, job.prompt.ids))
             outcome = _outcome(job, is_wanted)
-            result = self._compute(job, watch) if outcome == "answered" else None
-            record = interaction_record(job, self._interaction.sam, watch, outcome, result)
+            result = self._compute(served, job, watch) if outcome == "answered" else None
+            record = interaction_record(job, served.sam, watch, outcome, result)
             with watch.stage("journal"):
                 receipt = self._journal.append_interaction(record)
             if result is not None:
-                self._memory.states.put(job.key, result.answer.state)
+                self._memory.states.put(job.key, result.answer.state, served.sam.decoder_id)
         if receipt.needs_link:
             self._link_late()
         if result is not None:
-            self._look_ahead(job, result.answer)
-            self._learning.clicked(job, result)
+            self._look_ahead(served, job, result.answer)
+            served.learning.clicked(job, result)
             if self._keeper is not None:
                 self._keeper.clicked(job.image, job.identity)
         return result
 
-    def _compute(self, job: ClickJob, watch: Stopwatch) -> ClickResult:
-        weights, version = self._learning.weights(job.key)
+    def _compute(self, served: Served, job: ClickJob, watch: Stopwatch) -> ClickResult:
+        weights, version = served.learning.weights(job.key)
         clicks, box = job.prompt.points, job.prompt.rectangle
-        state = self._memory.states.before(job.key, clicks, box)
+        state = self._memory.states.before(job.key, clicks, box, served.sam.decoder_id)
 
         def encode(view: View) -> Embedding:
             with watch.stage("embedding"), self._slots.lent():
@@ -215,37 +234,27 @@ class ClickDesk:
             with watch.stage("slot"):
                 slot.enter_context(self._slots.held())
             with watch.stage("decode"):
-                answer = self._interaction.resume(
+                answer = served.interaction.resume(
                     encode, job.identity.size, clicks, box, state, weights
                 )
             with watch.stage("masks"):
-                return self._result(job, answer, version)
+                return self._result(served, job, answer, version)
 
-    def _result(self, job: ClickJob, answer: Answer, version: str) -> ClickResult:
+    def _result(self, served: Served, job: ClickJob, answer: Answer, version: str) -> ClickResult:
         is_first = len(job.prompt.clicks) == 1 and job.prompt.box is None
         n_shown = self._options.alternatives if is_first else 1
         return ClickResult(
             answer=answer,
             # One after the other: large arrays that are not shown make room for the next.
             candidates=tuple(
-                self._drawn(answer, token, is_shown=index < n_shown)
+                _drawn(served.interaction, answer, token, is_shown=index < n_shown)
                 for index, token in enumerate(answer.candidate_tokens())
             ),
             adapter_version=version,
         )
 
-    def _drawn(self, answer: Answer, token: int, *, is_shown: bool) -> DrawnMask:
-        size = answer.view.size if is_shown else _draft_size(answer.view.size)
-        in_view = self._interaction.mask_in_view(answer, token, size)
-        return DrawnMask(
-            token=token,
-            predicted_iou=float(answer.prediction.predicted_iou[0, token]),
-            rle=compressed(in_view, answer),
-            shown=answer.pasted(in_view) if is_shown else None,
-        )
-
     def _render(
-        self, request: PredictRequest, job: ClickJob, result: ClickResult
+        self, request: PredictRequest, job: ClickJob, result: ClickResult, version: str
     ) -> dict[str, Any]:
         return render_answer(
             request,
@@ -255,16 +264,27 @@ class ClickDesk:
                 if drawn.shown is not None
             ],
             request_id=job.request_id,
-            model_version=self.model_version,
+            model_version=version,
             style=self._options.style,
         )
 
-    def _look_ahead(self, job: ClickJob, answer: Answer) -> None:
+    def _look_ahead(self, served: Served, job: ClickJob, answer: Answer) -> None:
         if self._ahead is None:
             return
-        view = self._interaction.next_view(answer)
+        view = served.interaction.next_view(answer)
         if view != answer.view:
             self._ahead.next_view(job.image, job.identity, view)
+
+
+def _drawn(interaction: Interaction, answer: Answer, token: int, *, is_shown: bool) -> DrawnMask:
+    size = answer.view.size if is_shown else _draft_size(answer.view.size)
+    in_view = interaction.mask_in_view(answer, token, size)
+    return DrawnMask(
+        token=token,
+        predicted_iou=float(answer.prediction.predicted_iou[0, token]),
+        rle=compressed(in_view, answer),
+        shown=answer.pasted(in_view) if is_shown else None,
+    )
 
 
 def _draft_size(size: Size) -> Size:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from adaptation.errors import ProtocolError, StropError
 from adaptation.interaction import Interaction
 from adaptation.journal import Journal
+from adaptation.sam import PromptableSam
 from backend.ahead import EncodeAhead
-from backend.clicks import ClickDesk, ClickOptions, Memory
+from backend.bases import BaseWatcher
+from backend.clicks import ClickDesk, ClickOptions, Memory, Served
 from backend.encoding import Encoder
 from backend.keeping import ImageKeeper
 from backend.learning import Learning, NoLearning
@@ -60,11 +62,10 @@ class SegmentationService:
         self._learning, self._keeper = learning, keeper
         self._submissions = SubmissionDesk(journal, memory, learning)
         self._clicks = ClickDesk(
-            interaction=interaction,
+            served=Served(interaction=interaction, learning=learning),
             encoder=encoder,
             journal=journal,
             memory=memory,
-            learning=learning,
             ahead=ahead,
             link_late=self._submissions.take_up,
             keeper=keeper,
@@ -73,11 +74,32 @@ class SegmentationService:
         self._submissions.take_up()
         self._max_waiting = max_waiting
         self._places = threading.BoundedSemaphore(max_waiting)
+        self._watcher: BaseWatcher | None = None
 
     @property
     def model_version(self) -> str:
-        """Name and digests of the model, as Label Studio keeps them with predictions."""
-        return self._clicks.model_version
+        """Name and digest of the model, as Label Studio keeps them with predictions."""
+        return self._clicks.served.version
+
+    def swap(self, served: Served, timeout_s: float = 10.0) -> None:
+        """Answer with another base decoder from now on.
+
+        Clicks in work finish with the one they began with; its learning ends behind them.
+        """
+        before = self._learning
+        self._clicks.served, self._learning = served, served.learning
+        self._submissions.learn_with(served.learning)
+        before.stop(timeout_s)
+
+    def follow(self, watcher: BaseWatcher, served: Callable[[PromptableSam], Served]) -> None:
+        """Take up every base decoder that a watcher finds, until the service is closed.
+
+        Args:
+            watcher: The service stops it.
+            served: Makes what answers clicks with a model.
+        """
+        self._watcher = watcher
+        watcher.start(lambda sam: self.swap(served(sam)))
 
     def setup(self, body: object) -> dict[str, Any]:
         """A project was connected or opened: says the version, logs what is wrong with its config.
@@ -117,6 +139,8 @@ class SegmentationService:
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Drop what was to be encoded ahead, finish what was submitted, close the journal."""
+        if self._watcher is not None:
+            self._watcher.stop(timeout_s)
         if self._ahead is not None:
             self._ahead.stop(timeout_s)
         self._submissions.close()

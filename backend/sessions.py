@@ -45,7 +45,7 @@ class ObjectKey:
 
 @dataclass(slots=True)
 class _Kept:
-    states: tuple[ObjectState, ...]
+    states: tuple[tuple[str, ObjectState], ...]
     used_at: float
 
 
@@ -69,22 +69,27 @@ class ObjectStates:
             return len(self._kept)
 
     def before(
-        self, key: ObjectKey, clicks: tuple[Click, ...], box: Box | None
+        self, key: ObjectKey, clicks: tuple[Click, ...], box: Box | None, decoder_id: str = ""
     ) -> ObjectState | None:
-        """The most advanced state that these clicks go on from, or None."""
+        """The most advanced state that these clicks go on from, or None.
+
+        A state of another base decoder is none: its clicks are answered anew.
+        """
         with self._lock:
             self._expire()
             kept = self._kept.get(key)
             states = kept.states if kept is not None else ()
-        fitting = [state for state in states if state.precedes(clicks, box)]
+        fitting = [
+            state for maker, state in states if maker == decoder_id and state.precedes(clicks, box)
+        ]
         return max(fitting, key=lambda state: len(state.clicks), default=None)
 
-    def put(self, key: ObjectKey, state: ObjectState) -> None:
-        """Remember the newest state of an object."""
+    def put(self, key: ObjectKey, state: ObjectState, decoder_id: str = "") -> None:
+        """Remember the newest state of an object, and which base decoder made it."""
         with self._lock:
             old = self._kept.pop(key, None)
-            states = (state, *(old.states if old is not None else ()))[:KEPT_STATES]
-            self._kept[key] = _Kept(states, self._clock())
+            states = ((decoder_id, state), *(old.states if old is not None else ()))
+            self._kept[key] = _Kept(states[:KEPT_STATES], self._clock())
             self._expire()
 
     def forget_task(self, project_id: str, task_id: str) -> None:

@@ -59,6 +59,10 @@ class SubmissionDesk:
                 self._memory.forget_task(submission.project_id, submission.task_id)
         self._run_behind(self._work_off)
 
+    def learn_with(self, learning: Learning) -> None:
+        """From now on, this learns from what is submitted."""
+        self._learning = learning
+
     def close(self) -> None:
         """Finish what is queued."""
         self._behind.shutdown(wait=True)

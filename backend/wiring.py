@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import cv2
 import torch
 from pydantic import SecretStr
 
 from adaptation.album import Album
+from adaptation.bases import Registry
 from adaptation.catalog import load_model
 from adaptation.correction import ClickCorrection
 from adaptation.interaction import Corrector, Interaction
@@ -18,7 +20,8 @@ from adaptation.learner import LearnerSettings
 from adaptation.sam import PromptableSam
 from adaptation.zoom import ZoomSettings
 from backend.ahead import EncodeAhead
-from backend.clicks import ClickOptions, Memory
+from backend.bases import BaseWatcher
+from backend.clicks import ClickOptions, Memory, Served
 from backend.disk_store import DiskStore
 from backend.embeddings import EmbeddingCache
 from backend.encoding import Encoder
@@ -56,23 +59,37 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
     """
     use_threads(settings)
     learner = load_learner(settings.learning.config)
-    sam = load_sam(settings) if sam is None else sam
+    model = load_sam(settings) if sam is None else sam
     client = build_client(settings)
     cache = build_embeddings(settings)
     images = build_images(settings, client)
-    encoder = Encoder(sam, images, cache)
+    encoder = Encoder(model, images, cache)
     journal = Journal(settings.journal_url)
-    return SegmentationService(
-        interaction=Interaction(sam, _zoom(settings), _corrector(settings, sam, learner)),
+
+    def served(sam: PromptableSam) -> Served:
+        folder = settings.adapters_dir
+        if sam.decoder_id != model.decoder_id:  # what was learned upon another base is not lost
+            folder /= sam.decoder_id
+        return Served(
+            interaction=Interaction(sam, _zoom(settings), _corrector(settings, sam, learner)),
+            learning=_learning(settings, sam, encoder, journal, learner, folder),
+        )
+
+    watcher = BaseWatcher(Registry(settings.registry_dir), model, settings.model.registry_poll_s)
+    first = served(watcher.look() or model)
+    service = SegmentationService(
+        interaction=first.interaction,
         encoder=encoder,
         journal=journal,
         memory=_memory(settings),
         ahead=_ahead(settings, encoder, cache, client),
-        learning=_learning(settings, sam, encoder, journal, learner),
+        learning=first.learning,
         keeper=_keeper(settings, images),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
     )
+    service.follow(watcher, served)
+    return service
 
 
 def _keeper(settings: Settings, images: ImageLoader) -> ImageKeeper | None:
@@ -87,12 +104,13 @@ def _learning(
     encoder: Encoder,
     journal: Journal,
     learner: LearnerSettings,
+    folder: Path,
 ) -> Learning:
     if not settings.learning.is_on:
         return NoLearning()
     options = OnlineOptions(
         scope=settings.learning.scope,
-        folder=settings.adapters_dir,
+        folder=folder,
         max_sessions=settings.learning.max_sessions,
         max_learners=settings.learning.max_learners,
         ttl_s=settings.learning.ttl_s,

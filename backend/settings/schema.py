@@ -90,6 +90,15 @@ class ModelSettings(Section):
         default="cpu", description="Where torch computes: cpu, cuda, cuda:1, mps.", min_length=1
     )
     download: bool = Field(default=True, description="Download a checkpoint that is missing.")
+    registry: OptionalPath = Field(
+        default=None,
+        description="Promoted base decoders are taken from here; empty: registry in data_dir.",
+    )
+    registry_poll_s: float = Field(
+        default=3,
+        ge=0,
+        description="A newly promoted decoder is taken up within this time; 0: at the start only.",
+    )
 
 
 class InferenceSettings(Section):
@@ -345,6 +354,11 @@ class Settings(Section):
     def models_dir(self) -> Path:
         """Folder of the checkpoints."""
         return self.model.folder or self.data_dir / "models"
+
+    @property
+    def registry_dir(self) -> Path:
+        """Folder of the promoted base decoders."""
+        return self.model.registry or self.data_dir / "registry"
 
     @property
     def embeddings_dir(self) -> Path:
