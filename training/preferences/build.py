@@ -20,15 +20,23 @@ from adaptation.journal import FinishedObject, Journal
 from training.config import as_dict
 from training.preferences import sources
 from training.preferences.evidence import Evidence, Tally, gather
-from training.preferences.files import EXAMPLES, FORMAT, PAIRS, RANKINGS, SCHEMAS, TableWriter
-from training.preferences.folder import whole_folder
+from training.preferences.files import EXAMPLES, PAIRS, RANKINGS, SCHEMAS, TableWriter
+from training.preferences.folder import REPORT, whole_folder
 from training.preferences.rankings import EVENT, ranking_pairs, read_ranking
-from training.preferences.rows import SPLITS, PreferencePair, Prompted, RankedList, Split, split_of
+from training.preferences.rows import (
+    FORMAT,
+    SPLITS,
+    PreferencePair,
+    Prompted,
+    RankedList,
+    Split,
+    split_of,
+)
 from training.preferences.settings import PreferencesConfig
 from training.preferences.sheet import PairSample, write_sheet
 from training.provenance import command_line, provenance
 
-REPORT, SHEET = "report.json", "sheet.html"
+SHEET = "sheet.html"
 
 Progress = Callable[[int], object]
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from adaptation.errors import InputError
 from training.preferences.rows import (
+    FORMAT,
     Example,
     PreferencePair,
     Prompted,
@@ -41,7 +42,6 @@ __all__ = [
 ]
 
 EXAMPLES, PAIRS, RANKINGS = "examples.parquet", "pairs.parquet", "rankings.parquet"
-FORMAT = "strop-preferences-1"
 
 ROWS_PER_GROUP = 512
 """Rows held in memory before they are written: with masks of large images, ten megabytes."""

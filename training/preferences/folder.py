@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import uuid
@@ -14,9 +15,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from adaptation.errors import InputError, StoreError
+from training.preferences.rows import FORMAT
 
-_MARK = "report.json"
-"""Is in every folder that may be replaced: nobody's other files are ever removed."""
+REPORT = "report.json"
+"""Is in every finished folder, and names its format: nobody's other files are ever replaced."""
 
 
 @contextmanager
@@ -37,6 +39,7 @@ def whole_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with _alone(out):
+            _check_free(out, replace)
             partial = _beside(out, "partial")
             partial.mkdir()
             try:
@@ -61,8 +64,16 @@ def _check_free(out: Path, replace: bool) -> None:
         raise InputError(
             f"{out} exists already: name a new folder, or say that it may be replaced (--replace)."
         )
-    if not (out / _MARK).is_file():
+    if not _is_ours(out):
         raise InputError(f"{out} is no folder of preferences and is not replaced: name another.")
+
+
+def _is_ours(out: Path) -> bool:
+    try:
+        report = json.loads((out / REPORT).read_text(encoding="utf-8"))
+        return bool(report["format"] == FORMAT)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 @contextmanager

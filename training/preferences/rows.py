@@ -13,6 +13,9 @@ from typing import Any, Literal, TypeAlias, cast
 from adaptation.masks import Rle
 from adaptation.types import Box, Click, Size
 
+FORMAT = "strop-preferences-1"
+"""Of the files, in their report and their metadata."""
+
 Split = Literal["train", "val"]
 Source = Literal["outcome", "correction", "choice", "ranking"]
 SPLITS: tuple[Split, ...] = ("train", "val")

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adaptation.errors import InputError
@@ -37,6 +37,7 @@ def write(folder: Path, name: str, rows: Sequence[Example | PreferencePair | Ran
 
 
 @pytest.mark.parametrize("name", KINDS)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_rows_are_read_as_they_were_written(name: str, data: st.DataObject) -> None:
     rows = data.draw(st.lists(ROWS[name], max_size=4))
