@@ -8,7 +8,6 @@ only where it does not lose against the base decoder on objects of these session
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,7 +15,16 @@ from torch import Tensor
 from adaptation.adapter import Adapter
 from adaptation.learner import LearnerSettings
 from adaptation.sam import PromptableSam
+from backend.chronicle import Ledger, Merged
+from backend.recall import Embed, Recall
+from backend.shelf import Shelf
 from backend.teaching import Pause, Taught, interaction_of, mean_iou
+
+N_TRIED = 8
+"""Objects that a merged start is tried on."""
+
+MERGE_AFTER = 4
+"""Objects learned in a project between two merges; fewer while it has fewer than eight."""
 
 
 def mean_of(adapters: Sequence[Adapter], weights: Sequence[int]) -> Adapter:
@@ -45,38 +53,82 @@ def _mean(name: str, adapters: Sequence[Adapter], weights: Sequence[int], total:
     return (summed / total).to(torch.float16)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """A merged start beside the base decoder, on the same objects.
+class Merger:
+    """Makes starts for projects of what their sessions learned.
 
     Args:
-        merged_iou: Mean IoU of the start's answers with the submitted masks.
-        frozen_iou: The base decoder's.
-        n_objects: How many objects.
+        sam: The model.
+        settings: How sessions learn.
+        recall: Reads the objects that a start is tried on.
+        ledger: Who learned how much.
+        shelf: What they learned.
+        embed: Embedding of a view of an image.
+        pause: Called between two computations.
+        most: Sessions that are merged, those that were taught last; 0 for none.
     """
 
-    merged_iou: float
-    frozen_iou: float
-    n_objects: int
+    def __init__(
+        self,
+        sam: PromptableSam,
+        settings: LearnerSettings,
+        recall: Recall,
+        ledger: Ledger,
+        shelf: Shelf,
+        embed: Embed,
+        pause: Pause,
+        most: int,
+    ) -> None:
+        self._sam, self._interaction = sam, interaction_of(sam, settings)
+        self._recall, self._ledger, self._shelf = recall, ledger, shelf
+        self._embed, self._pause, self._most = embed, pause, most
+        self._merged_at: dict[str, int] = {}
 
-    @property
-    def is_won(self) -> bool:
-        """Whether the start may be used."""
-        return self.n_objects > 0 and self.merged_iou >= self.frozen_iou
+    def merge(self, project_id: str) -> tuple[Adapter, Merged] | None:
+        """A new start, and how it fared beside the base decoder; None where nothing calls for one.
 
+        Raises:
+            StropError: An object that it is tried on cannot be read.
+        """
+        if not self._most or not self._is_grown(project_id):
+            return None
+        tally = self._ledger.tallies[project_id]
+        last = [name for name, n_objects in tally.items() if n_objects > 0][-self._most :]
+        found = [(name, self._shelf.adapter(name)) for name in last]
+        known = [(name, adapter) for name, adapter in found if adapter is not None]
+        if not known:
+            return None
+        names = [name for name, _ in known]
+        weights = [tally[name] for name in names]
+        merged = mean_of([adapter for _, adapter in known], weights)
+        objects = self._objects(project_id, names)
+        merged_iou, frozen_iou = self._mean_iou(objects, merged), self._mean_iou(objects, None)
+        return merged, Merged(
+            sessions=tuple(names),
+            weights=tuple(weights),
+            version=merged.version,
+            is_used=bool(objects) and merged_iou >= frozen_iou,
+            merged_iou=merged_iou,
+            frozen_iou=frozen_iou,
+            n_tried=len(objects),
+        )
 
-def try_out(
-    sam: PromptableSam,
-    settings: LearnerSettings,
-    adapter: Adapter,
-    objects: Sequence[Taught],
-    pause: Pause,
-) -> Trial:
-    """Ask a start and the base decoder what was asked on some finished objects."""
-    interaction, weights = interaction_of(sam, settings), adapter.weights(sam)
-    merged = [mean_iou(interaction, taught, weights, pause) for taught in objects]
-    frozen = [mean_iou(interaction, taught, None, pause) for taught in objects]
-    n = len(objects)
-    return Trial(
-        merged_iou=sum(merged) / max(1, n), frozen_iou=sum(frozen) / max(1, n), n_objects=n
-    )
+    def _is_grown(self, project_id: str) -> bool:
+        """Whether enough was learned since a project's last start to make a new one."""
+        total = sum(self._ledger.tallies[project_id].values())
+        grown = total - self._merged_at.get(project_id, 0)
+        if grown < min(MERGE_AFTER, max(1, total // 2)):
+            return False
+        self._merged_at[project_id] = total
+        return True
+
+    def _objects(self, project_id: str, names: Sequence[str]) -> list[Taught]:
+        """Objects of some sessions, the newest ones."""
+        recent = [e for e in self._ledger.recent[project_id] if e.session in names]
+        return [
+            self._recall.again(project_id, event).taught(self._embed) for event in recent[-N_TRIED:]
+        ]
+
+    def _mean_iou(self, objects: Sequence[Taught], adapter: Adapter | None) -> float:
+        weights = None if adapter is None else adapter.weights(self._sam)
+        found = [mean_iou(self._interaction, o, weights, self._pause) for o in objects]
+        return sum(found) / max(1, len(found))

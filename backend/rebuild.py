@@ -107,7 +107,8 @@ class Rebuilder:
         if session is None or event.session in found.elsewhere:
             return None
         if isinstance(event, Learned):
-            session.teach(self._recall.again(project_id, event).taught(self._embed), self._pause)
+            taught = self._recall.again(project_id, event).taught(self._embed)
+            session.teach(taught, session.asked(taught, self._pause), self._pause)
         elif isinstance(event, ThoughtOver):
             session.think_again(event.n_begun, self._pause)
         else:

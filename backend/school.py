@@ -26,16 +26,15 @@ from backend.chronicle import (
     Forgot,
     Learned,
     Ledger,
-    Merged,
     Start,
     ThoughtOver,
     start_of,
 )
-from backend.merging import mean_of, try_out
+from backend.merging import Merger
 from backend.rebuild import Rebuilder, Rebuilt, settings_json
 from backend.recall import Embed, Finished, Recall
 from backend.shelf import Shelf
-from backend.teaching import Pause, Taught, TaughtSession, Thought
+from backend.teaching import Pause, TaughtSession, Thought
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +46,6 @@ MAX_DIARY = 500
 MOST_AGAIN = 200
 """A project with more objects than this is not taught again for one that is deleted after its
 session left the memory: the object stays learned."""
-
-N_TRIED = 8
-"""Objects that a merged start is tried on."""
-
-MERGE_AFTER = 4
-"""Objects learned in a project between two merges; fewer while it has fewer than eight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,9 +110,11 @@ class School:
         self._embed, self._pause = embed, pause
         self._recall, self._ledger = Recall(journal), Ledger(sam.decoder_id)
         self._awake: OrderedDict[str, _Awake] = OrderedDict()
-        self._merged_at: dict[str, int] = {}
         self._shelf = Shelf(
             sam, options.folder, max_sessions=options.max_sessions, ttl_s=options.ttl_s
+        )
+        self._merger = Merger(
+            sam, settings, self._recall, self._ledger, self._shelf, embed, pause, options.merge
         )
         self._first_seq = journal.append_event("learning_began").seq
 
@@ -151,8 +146,9 @@ class School:
             return
         taught, last = finished.taught(self._embed), finished.last
         awake = self._wake(self._name(last.project_id, last.label, last.task_id), last.project_id)
+        asked = awake.taught.asked(taught, self._pause)
         with self._whole(awake):
-            report = awake.taught.teach(taught, self._pause)
+            report = awake.taught.teach(taught, asked, self._pause)
             self._write(awake, _learned(awake.name, finished, link, report))
         awake.may_think = True
         _log(awake.name, report)
@@ -307,49 +303,18 @@ class School:
 
     def _merge(self, project_id: str) -> None:
         """Make a new start for a project's next sessions of those that finished last."""
-        is_wanted = self._options.scope != "project" and self._options.merge > 0
-        if not is_wanted or not self._is_grown(project_id):
+        if self._options.scope == "project":
             return
-        tally = self._ledger.tallies[project_id]
-        names = [name for name, n in tally.items() if n > 0][-self._options.merge :]
-        adapters = [self._shelf.adapter(name) for name in names]
-        if not names or None in adapters:
+        found = self._merger.merge(project_id)
+        if found is None:
             return
-        weights = [tally[name] for name in names]
-        merged = mean_of([a for a in adapters if a is not None], weights)
-        objects = self._tried(project_id, names)
-        trial = try_out(self._sam, self._settings, merged, objects, self._pause)
-        event = Merged(
-            sessions=tuple(names),
-            weights=tuple(weights),
-            version=merged.version,
-            is_used=trial.is_won,
-            merged_iou=trial.merged_iou,
-            frozen_iou=trial.frozen_iou,
-            n_tried=trial.n_objects,
-        )
+        merged, event = found
         self._append(project_id, event)
-        if trial.is_won:
+        if event.is_used:
             self._shelf.publish(start_of(project_id), merged)
         else:
             logger.info("project %s: its sessions' mean lost against the base", project_id)
             self._shelf.drop(start_of(project_id))
-
-    def _is_grown(self, project_id: str) -> bool:
-        """Whether enough was learned since a project's last start to make a new one."""
-        total = sum(self._ledger.tallies[project_id].values())
-        grown = total - self._merged_at.get(project_id, 0)
-        if grown < min(MERGE_AFTER, max(1, total // 2)):
-            return False
-        self._merged_at[project_id] = total
-        return True
-
-    def _tried(self, project_id: str, names: list[str]) -> list[Taught]:
-        """Objects of some sessions, the newest ones."""
-        recent = [e for e in self._ledger.recent[project_id] if e.session in names]
-        return [
-            self._recall.again(project_id, event).taught(self._embed) for event in recent[-N_TRIED:]
-        ]
 
 
 def _learned(name: str, finished: Finished, link: Link, report: ObjectReport) -> Learned:

@@ -11,11 +11,14 @@ holds, and no logits have to be kept anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+
+import torch
 
 from adaptation.adapter import Adapter
 from adaptation.correction import ClickCorrection
+from adaptation.errors import ModelError
 from adaptation.interaction import Answer, Interaction, ObjectState
 from adaptation.learner import LearnerSettings, ObjectReport, OnlineLearner
 from adaptation.lessons import AskedPrompt
@@ -138,9 +141,25 @@ class TaughtSession:
         """Objects in the diary."""
         return sum(isinstance(entry, _Lesson) for entry in self._diary)
 
-    def teach(self, taught: Taught, pause: Pause) -> ObjectReport:
-        """Learn from a finished object."""
-        report = self._observe(taught, pause)
+    def asked(self, taught: Taught, pause: Pause) -> list[AskedPrompt]:
+        """What was asked on an object, asked again; this alone changes nothing.
+
+        Raises:
+            StropError: Its image cannot be read, or the answers are not finite.
+        """
+        interaction = interaction_of(self._sam, self._origin.settings)
+        found = []
+        for answer in ask(interaction, taught, self._awake().weights(), pause):
+            if not bool(torch.isfinite(answer.shown_logits).all()):
+                raise ModelError("The decoder's answer to one of its clicks is not finite.")
+            found.append(AskedPrompt.of(answer))
+        return found
+
+    def teach(self, taught: Taught, asked: Sequence[AskedPrompt], pause: Pause) -> ObjectReport:
+        """Learn from a finished object, of which was :meth:`asked` just before."""
+        learner, mask = self._awake(), decode_rle(taught.mask)
+        report = learner.observe_mask(asked, taught.clicks, mask, taught.encode, pause)
+        self._adapter = learner.adapter
         self._diary.append(_Lesson(taught))
         return report
 
@@ -209,7 +228,7 @@ class TaughtSession:
         if isinstance(entry, _Restart):
             self.restart(entry.settings, entry.seed)
             return
-        self.teach(entry.taught, pause)
+        self.teach(entry.taught, self.asked(entry.taught, pause), pause)
         for n_begun in entry.thought:
             self.think_again(n_begun, pause)
 
@@ -218,16 +237,6 @@ class TaughtSession:
             origin = self._origin
             self._learner = OnlineLearner(self._sam, origin.settings, origin.seed, origin.adapter)
         return self._learner
-
-    def _observe(self, taught: Taught, pause: Pause) -> ObjectReport:
-        learner = self._awake()
-        interaction = interaction_of(self._sam, self._origin.settings)
-        answers = ask(interaction, taught, learner.weights(), pause)
-        asked = [AskedPrompt.of(answer) for answer in answers]
-        mask = decode_rle(taught.mask)
-        report = learner.observe_mask(asked, taught.clicks, mask, taught.encode, pause)
-        self._adapter = learner.adapter
-        return report
 
 
 def interaction_of(sam: PromptableSam, settings: LearnerSettings) -> Interaction:

@@ -24,6 +24,7 @@ from tests.backend.service_kit import (
     data_uri,
     interactions_of,
     journal_of,
+    mask_of,
     pixels_of,
     regions_of,
     running_service,
@@ -103,6 +104,7 @@ def draw(
     n_clicks: int = 2,
     label: str = "Object",
     image: str | None = None,
+    as_shown: bool = False,
 ) -> dict[str, Any]:
     """Click an object and submit it: task 10 + number, annotation 100 + number."""
     image = image or IMAGES[number % len(IMAGES)]
@@ -114,6 +116,7 @@ def draw(
     for n in range(1, n_clicks + 1):
         answer = service.predict(click_on(image, *clicks[:n], task=10 + number))
     chosen = disk(250 + 20 * number) if mask is None else mask
+    chosen = mask_of(answer) if as_shown else chosen
     changes = {"id": 100 + number, "task": 10 + number, "label": label}
     service.webhook(painted(answer, chosen, **changes))
     return answer

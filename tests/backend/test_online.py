@@ -2,175 +2,169 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from numpy.typing import NDArray
+import torch
 
 from adaptation.errors import SettingsError
-from adaptation.journal import EventRecord
-from backend.online import OnlineLearning
-from backend.rle import encode_brush
-from backend.service import SegmentationService
+from adaptation.types import Embedding
 from backend.settings import load_learner
-from tests.backend.making import until
-from tests.backend.payloads import Payload, keypoint, region, submission
-from tests.backend.service_kit import (
-    HEIGHT,
-    WIDTH,
-    WatchedSam,
-    click_on,
-    data_uri,
-    interactions_of,
-    journal_of,
-    pixels_of,
-    regions_of,
-    running_service,
+from tests.backend.learning_kit import (
+    FAST,
+    IMAGES,
+    delete,
+    disk,
+    draw,
+    events_of,
+    handed_over,
+    learning_of,
+    learning_service,
+    painted,
+    rest,
+    version_now,
 )
+from tests.backend.payloads import keypoint
+from tests.backend.service_kit import click_on, mask_of
 
-IMAGE = data_uri(pixels_of())
-FAST = {
-    "steps": 2,
-    "think_steps": 1,
-    "think_patience": 1,
-    "half": False,
-    "simulated_share": 0.0,
-    "guard": {"least_overlap": 0.0, "agreement": 0.0},
-}
+# What a session learns
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "learner.yaml"
-    path.write_text(yaml.safe_dump(FAST))
-    return path
-
-
-def disk() -> NDArray[np.bool_]:
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    return (rows - HEIGHT // 2) ** 2 + (columns - WIDTH // 2) ** 2 < 80**2
-
-
-def painted(answer: dict[str, Any], mask: NDArray[np.bool_], **changes: Any) -> Payload:
-    """A submission of an accepted region whose mask was painted over."""
-    value = {"format": "rle", "rle": encode_brush(mask)}
-    shown = regions_of(answer)[0]
-    kept = region("brush", value, id=shown["id"], original_width=WIDTH, original_height=HEIGHT)
-    return submission(kept, **changes)
-
-
-def learning_of(service: SegmentationService) -> OnlineLearning:
-    assert isinstance(service._learning, OnlineLearning)
-    return service._learning
-
-
-def events_of(folder: Path) -> list[EventRecord]:
-    with journal_of(folder) as journal:
-        return list(journal.events(kind="learned"))
-
-
-def teach(service: SegmentationService, folder: Path, *, project: int = 1) -> dict[str, Any]:
-    """Click an object, submit it, and wait until it was taught."""
-    known = len(events_of(folder))
-    answer = service.predict(click_on(IMAGE, keypoint(50, 50, id="kp-1")))
-    service.webhook(painted(answer, disk()))
-    until(lambda: len(events_of(folder)) == known + 1)
-    return answer
-
-
-def version_of_a_click(service: SegmentationService, folder: Path, **task: Any) -> str:
-    service.predict(click_on(IMAGE, keypoint(40, 40, id="kp-9"), **task))
-    return interactions_of(folder)[-1].adapter_version
-
-
-def test_a_submitted_object_teaches_its_session(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
-        teach(service, tmp_path)
-        assert version_of_a_click(service, tmp_path) not in ("", "base")
+def test_a_submitted_object_teaches_its_session(tmp_path: Path) -> None:
+    with learning_service(tmp_path) as service:
+        draw(service, 0)
+        rest(service)
+        assert version_now(service, tmp_path) not in ("", "base")
     (event,) = events_of(tmp_path)
     assert event.project_id == "1"
     assert event.payload["n_steps"] == 2 and event.payload["skipped"] is None
-    assert event.payload["annotation_id"] == "4"
+    assert event.payload["annotation_id"] == "100"
     assert 0 <= event.payload["frozen_iou"] <= 1 and 0 <= event.payload["adapted_iou"] <= 1
 
 
-def test_what_was_learned_survives_a_restart(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
-        teach(service, tmp_path)
-        until(learning_of(service).idle)
-        learned = version_of_a_click(service, tmp_path)
-    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
-        assert version_of_a_click(service, tmp_path) == learned != "base"
+def test_what_was_learned_survives_a_restart(tmp_path: Path) -> None:
+    with learning_service(tmp_path) as service:
+        draw(service, 0)
+        rest(service)
+        learned = version_now(service, tmp_path)
+    with learning_service(tmp_path) as service:
+        assert version_now(service, tmp_path) == learned != "base"
 
 
-def test_a_deleted_annotation_is_unlearned(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
-        teach(service, tmp_path)
-        service.webhook(
-            {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 4}], "project": {"id": 1}}
-        )
-        until(lambda: version_of_a_click(service, tmp_path) == "base")
+def test_a_deleted_annotation_is_unlearned(tmp_path: Path) -> None:
+    with learning_service(tmp_path) as service:
+        draw(service, 0)
+        rest(service)
+        delete(service, 0)
+        rest(service)
+        assert version_now(service, tmp_path) == "base"
 
 
-def test_a_rewritten_annotation_is_learned_as_it_is_now(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
-        answer = teach(service, tmp_path)
-        body = painted(answer, ~disk(), updated_at="2026-11-21T10:00:00Z")
+def test_a_rewritten_annotation_is_learned_as_it_is_now(tmp_path: Path) -> None:
+    with learning_service(tmp_path) as service:
+        answer = draw(service, 0)
+        rest(service)
+        body = painted(answer, ~disk(), id=100, task=10, updated_at="2026-11-21T10:00:00Z")
         service.webhook({**body, "action": "ANNOTATION_UPDATED"})
-        until(lambda: len(events_of(tmp_path)) == 2)
+        rest(service)
+        assert [e.payload["n_objects"] for e in events_of(tmp_path, "forgot")] == [1]
+        assert len(events_of(tmp_path)) == 2
         assert learning_of(service)._school._awake["project-1"].taught.n_objects == 1
 
 
-def test_a_click_at_work_holds_learning_up(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
-        answer = service.predict(click_on(IMAGE, keypoint(50, 50, id="kp-1")))
-        learning = learning_of(service)
-        with learning.click():
-            service.webhook(painted(answer, disk()))
-            until(lambda: journal_has_a_link(tmp_path))
-            assert events_of(tmp_path) == []
-        until(lambda: len(events_of(tmp_path)) == 1)
-
-
-def journal_has_a_link(folder: Path) -> bool:
-    with journal_of(folder) as journal:
-        return bool(list(journal.links()))
-
-
-def test_garbage_teaches_nothing_and_ends_nothing(tmp_path: Path, config: Path) -> None:
-    with running_service(tmp_path, learning__is_on=True, learning__config=config) as service:
-        answer = service.predict(click_on(IMAGE, keypoint(50, 50, id="kp-1")))
-        service.webhook(painted(answer, np.zeros((HEIGHT, WIDTH), np.bool_), id=3))
-        until(lambda: len(events_of(tmp_path)) == 1)
-        assert events_of(tmp_path)[0].payload["skipped"] == "the mask is empty"
-        service.webhook(painted(answer, disk(), id=5))
-        until(lambda: len(events_of(tmp_path)) == 2)
-        assert events_of(tmp_path)[1].payload["skipped"] is None
-
-
-def test_labels_have_sessions_of_their_own_if_wanted(tmp_path: Path, config: Path) -> None:
-    overrides = {
-        "learning__is_on": True,
-        "learning__config": config,
-        "learning__scope": "label",
-    }
-    with running_service(tmp_path, **overrides) as service:
-        teach(service, tmp_path)
-        service.predict(click_on(IMAGE, keypoint(40, 40, id="kp-8", label="Other")))
-        other = interactions_of(tmp_path)[-1]
-        assert (other.label, other.adapter_version) == ("Other", "base")
-        assert version_of_a_click(service, tmp_path) != "base"
+def test_labels_have_sessions_of_their_own_if_wanted(tmp_path: Path) -> None:
+    with learning_service(tmp_path, learning__scope="label", learning__merge=0) as service:
+        draw(service, 0)
+        rest(service)
+        assert version_now(service, tmp_path, label="Other") == "base"
+        assert version_now(service, tmp_path) != "base"
 
 
 def test_nothing_is_learned_unless_it_is_switched_on(tmp_path: Path) -> None:
-    with running_service(tmp_path, WatchedSam()) as service:
-        answer = service.predict(click_on(IMAGE, keypoint(50, 50, id="kp-1")))
-        service.webhook(painted(answer, disk()))
-        assert version_of_a_click(service, tmp_path) == ""
+    with learning_service(tmp_path, learning__is_on=False) as service:
+        draw(service, 0)
+        assert version_now(service, tmp_path) == ""
     assert events_of(tmp_path) == []
+
+
+# When
+
+
+def test_a_click_at_work_holds_learning_up(tmp_path: Path) -> None:
+    with learning_service(tmp_path) as service:
+        learning = learning_of(service)
+        with learning.click():
+            draw(service, 0)
+            handed_over(service)
+            assert events_of(tmp_path) == [] and not learning.idle()
+        rest(service)
+        assert len(events_of(tmp_path)) == 1
+
+
+# What goes wrong
+
+
+def test_garbage_teaches_nothing_and_ends_nothing(tmp_path: Path) -> None:
+    with learning_service(tmp_path) as service:
+        draw(service, 0, mask=np.zeros_like(disk()))
+        draw(service, 1)
+        rest(service)
+    first, second = events_of(tmp_path)
+    assert first.payload["skipped"] == "the mask is empty" and second.payload["skipped"] is None
+
+
+def test_an_exploding_loss_is_dropped_and_the_session_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with learning_service(tmp_path, {**FAST, "learning_rate": 1e30}) as service:
+        before = mask_of(service.predict(click_on(IMAGES[0], keypoint(50, 50, id="kp-a"))))
+        with caplog.at_level(logging.WARNING):
+            draw(service, 0)
+            rest(service)
+        answer = service.predict(click_on(IMAGES[0], keypoint(50, 50, id="kp-b"), task=8))
+        assert version_now(service, tmp_path) == "base" and (mask_of(answer) == before).all()
+        draw(service, 1)
+        rest(service)
+    assert "dropped" in caplog.text
+    assert len(events_of(tmp_path)) == 2
+
+
+def of_another_encoder(embedding: Embedding) -> Embedding:
+    return replace(embedding, encoder_id="another")
+
+
+def not_a_number(embedding: Embedding) -> Embedding:
+    return replace(embedding, features=embedding.features * torch.nan)
+
+
+@pytest.mark.parametrize("spoil", [of_another_encoder, not_a_number])
+def test_a_spoiled_embedding_costs_its_object_and_no_more(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Embedding], Embedding],
+) -> None:
+    with learning_service(tmp_path) as service:
+        draw(service, 0)
+        rest(service)
+        learned = version_now(service, tmp_path)
+        school = learning_of(service)._school
+        embed = school._embed
+        monkeypatch.setattr(school, "_embed", lambda *asked: spoil(embed(*asked)))
+        with caplog.at_level(logging.WARNING):
+            draw(service, 1)
+            rest(service)
+        assert version_now(service, tmp_path) == learned
+        assert "could not learn from annotation 101" in caplog.text
+        monkeypatch.setattr(school, "_embed", embed)
+        draw(service, 2)
+        rest(service)
+        assert version_now(service, tmp_path) not in (learned, "base")
+    assert len(events_of(tmp_path, "session_began")) == 1, "its memory was not lost"
 
 
 def test_a_learner_s_mistakes_are_told_all_at_once(tmp_path: Path) -> None:
