@@ -25,20 +25,19 @@ from torch import Tensor
 
 from adaptation.album import Album
 from adaptation.clicker import noisy_click
-from adaptation.errors import SettingsError
+from adaptation.errors import InputError, SettingsError
 from adaptation.interaction import Answer, Encode, Interaction
 from adaptation.lessons import Lesson, asked, lesson_loss, simulated_prompt
 from adaptation.losses import mask_iou
 from adaptation.sam import PromptableSam
 from adaptation.types import Box, Click, MaskPrediction, Prompt, Size
 from training.clicks import jittered_box
-from training.datasets import FolderSet, open_sets, sample_objects, split_by_group
+from training.datasets import FolderSet, ObjectRef, open_sets, sample_objects, split_by_group
 from training.ranks import Rank, run_ranks
 from training.tuning import Pick, Policy, Tally, Tuning, open_model, open_replayer
 from training.tuning_config import TuningConfig
 from training.tuning_items import (
     Exercise,
-    LeftOut,
     exercises_of_preferences,
     exercises_of_set,
     usable,
@@ -102,12 +101,13 @@ class SftRecipe:
 
     def __init__(self, config: SftConfig, replayer: Replayer, rank: Rank) -> None:
         self._config, self._replayer = config, replayer
-        train, val = find_exercises(config)
-        self._train, self._left_out = usable(train, self.replay, rank, config.max_unusable)
-        self._val: list[Exercise] = []
-        if val:
-            self._val, left_out = usable(val, self.replay, rank, config.max_unusable)
-            self._left_out = _joined(self._left_out, left_out)
+        items, self._left_out = usable(
+            find_exercises(config), self.replay, rank, config.max_unusable
+        )
+        self._train = [item for item in items if item.split == "train"]
+        self._val = [item for item in items if item.split == "val"]
+        if not self._train:
+            raise InputError("All objects are held out for validation; there are too few.")
         self.n_train, self.n_val = len(self._train), len(self._val)
 
     def replay(self, item: Exercise) -> Replay:
@@ -192,29 +192,26 @@ class SftRecipe:
         return Lesson(prompt=prompt, embedding=lambda: embedding, labels=lesson.labels)
 
 
-def find_exercises(config: SftConfig) -> tuple[list[Exercise], list[Exercise]]:
-    """All objects to train on, and those held out: groups of folders, images of preferences.
+def find_exercises(config: SftConfig) -> list[Exercise]:
+    """All objects, image by image; held out are groups of folders, and images of preferences.
 
     Raises:
         SettingsError: A set is not there.
         InputError: A preferences folder is damaged.
     """
-    train: list[Exercise] = []
-    val: list[Exercise] = []
-    datasets = open_sets(config.data, config.sets) if config.data is not None else []
-    for dataset in datasets:
-        first, held_out = _drawn(dataset, config)
-        train += exercises_of_set(dataset, first)
-        val += exercises_of_set(dataset, held_out)
+    found: list[Exercise] = []
+    for dataset in open_sets(config.data, config.sets) if config.data is not None else []:
+        train, held_out = _drawn(dataset, config)
+        found += exercises_of_set(dataset, train, "train")
+        found += exercises_of_set(dataset, held_out, "val")
     if config.album is not None:
         album = Album(config.album)
         for folder in config.preferences:
-            train += exercises_of_preferences(folder, album, "train")
-            val += exercises_of_preferences(folder, album, "val")
-    return train, val
+            found += exercises_of_preferences(folder, album)
+    return found
 
 
-def _drawn(dataset: FolderSet, config: SftConfig) -> tuple[Any, Any]:
+def _drawn(dataset: FolderSet, config: SftConfig) -> tuple[list[ObjectRef], list[ObjectRef]]:
     refs = list(dataset.objects())
     if not refs:
         raise SettingsError(f"The data set {dataset.name!r} has no objects to train on.")
@@ -325,14 +322,6 @@ def _tally(prediction: MaskPrediction, lessons: Sequence[Lesson]) -> Tally:
     tally.note("iou", iou)
     tally.note("predicted_iou_error", (estimate - iou).abs())
     return tally
-
-
-def _joined(first: dict[str, LeftOut], second: dict[str, LeftOut]) -> dict[str, LeftOut]:
-    joined = dict(first)
-    for reason, group in second.items():
-        known = joined.get(reason, LeftOut())
-        joined[reason] = LeftOut(known.n + group.n, [*known.examples, *group.examples])
-    return joined
 
 
 def run(config: SftConfig, command: str = "strop-train sft") -> None:

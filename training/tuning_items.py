@@ -48,6 +48,7 @@ class Subject:
 
     Args:
         name: What messages call it.
+        split: train or val.
         image_key: SHA-256 of the image's file.
         read: Gives its pixels, `[H, W, 3]` uint8, RGB.
         clicks: What an annotator clicked, oldest first; none where that is to be simulated.
@@ -55,6 +56,7 @@ class Subject:
     """
 
     name: str
+    split: Split
     image_key: str
     read: Callable[[], NDArray[np.uint8]]
     clicks: tuple[Click, ...] = ()
@@ -85,7 +87,6 @@ class Comparison(Subject):
 
     Args:
         source: outcome, correction, choice or ranking.
-        split: train or val.
         candidates: Two or more, best first.
         ious: With the submitted mask, where one was painted.
         region: The pixels that a correction touched.
@@ -93,7 +94,6 @@ class Comparison(Subject):
     """
 
     source: str
-    split: str
     candidates: tuple[Rle, ...]
     ious: tuple[float | None, ...]
     region: Rle | None = None
@@ -114,7 +114,7 @@ class Comparison(Subject):
 # Objects -----------------------------------------------------------------------------------------
 
 
-def exercises_of_set(dataset: FolderSet, refs: Sequence[ObjectRef]) -> list[Exercise]:
+def exercises_of_set(dataset: FolderSet, refs: Sequence[ObjectRef], split: Split) -> list[Exercise]:
     """Objects of a data folder, image by image."""
     digest = cache(file_sha256)
     exercises = []
@@ -123,6 +123,7 @@ def exercises_of_set(dataset: FolderSet, refs: Sequence[ObjectRef]) -> list[Exer
         exercises.append(
             Exercise(
                 name=f"{ref.dataset}/{ref.stem}/{ref.label}",
+                split=split,
                 image_key=digest(dataset.paths[ref.stem]),
                 read=partial(dataset.image, ref.stem),
                 mask_key=f"{digest(labels)} {ref.label}",
@@ -132,9 +133,9 @@ def exercises_of_set(dataset: FolderSet, refs: Sequence[ObjectRef]) -> list[Exer
     return exercises
 
 
-def exercises_of_preferences(folder: Path, album: Album, split: Split) -> list[Exercise]:
+def exercises_of_preferences(folder: Path, album: Album) -> list[Exercise]:
     """Finished objects of a preferences folder, image by image, with the clicks of their prompt."""
-    examples = read_examples(folder, split)
+    examples = read_examples(folder)
     return [
         Exercise(
             **_subject(example, example.object_id, album),
@@ -169,7 +170,6 @@ def _of_pair(pair: PreferencePair, album: Album, truths: dict[str, Rle]) -> Comp
     return Comparison(
         **_subject(pair, pair.pair_id, album),
         source=pair.source,
-        split=pair.split,
         candidates=(pair.chosen, pair.rejected),
         ious=(pair.chosen_iou, pair.rejected_iou),
         region=pair.region,
@@ -181,7 +181,6 @@ def _of_list(ranked: RankedList, album: Album, truths: dict[str, Rle]) -> Compar
     return Comparison(
         **_subject(ranked, ranked.ranking_id, album),
         source=ranked.source,
-        split=ranked.split,
         candidates=ranked.candidates,
         ious=ranked.ious or (None,) * len(ranked.candidates),
         truth=truths.get(ranked.object_id),
@@ -191,6 +190,7 @@ def _of_list(ranked: RankedList, album: Album, truths: dict[str, Rle]) -> Compar
 def _subject(row: Prompted, name: str, album: Album) -> dict[str, Any]:
     return {
         "name": name,
+        "split": row.split,
         "image_key": row.image_id,
         "read": partial(_read_sized, album, row.image_id, row.image_size),
         "clicks": row.clicks,

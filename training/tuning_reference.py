@@ -70,11 +70,12 @@ def match_tokens(prediction: MaskPrediction, masks: Tensor, valid: Tensor) -> Te
         masks: [B, K, h, w] in {0, 1}, best first.
         valid: [B, h, w] in {0, 1}, 0 in the padding.
     """
-    logits = prediction.low_res_logits[:, None]  # [B, 1, T, h, w] against [B, K, 1, h, w]
+    n_masks = masks.shape[1]
+    logits = prediction.low_res_logits[:, None].expand(-1, n_masks, -1, -1, -1)
     overlap = mask_iou(logits, masks[:, :, None], valid[:, None, None])
     best, token = overlap.max(dim=2)
     token = torch.where(best >= MATCH_IOU, token, NO_TOKEN)
-    for k in range(1, token.shape[1]):
+    for k in range(1, n_masks):
         is_taken = (token[:, :k] == token[:, k : k + 1]).any(dim=1)
         token[:, k] = torch.where(is_taken, NO_TOKEN, token[:, k])
     return token

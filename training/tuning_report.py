@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,28 +136,48 @@ def summary(report: Row) -> str:
     return "\n".join(lines)
 
 
+_PANELS: Mapping[str, Callable[[str], bool]] = {
+    "loss": lambda name: name.endswith("loss"),
+    "quality, 0 to 1": lambda name: (
+        "iou" in name or name.startswith(("calibration/", "rewards/acc"))
+    ),
+    "rewards": lambda name: name in ("rewards/chosen", "rewards/rejected", "rewards/margins"),
+}
+"""What is drawn together: titles, and which names belong there."""
+
+
 def plot_curves(rows: Sequence[Row], path: Path) -> None:
-    """Every logged value over the steps, training and validation in one panel, as PNG."""
-    names = sorted({_plain(key) for row in rows for key in row} - {"step", "epoch", "minutes"})
-    if not names:
+    """Losses, qualities and rewards over the steps, validation in bold, as PNG."""
+    names = sorted({key.removeprefix("eval_") for row in rows for key in row})
+    panels = {
+        title: found
+        for title, belongs in _PANELS.items()
+        if (found := [name for name in names if belongs(name)])
+    }
+    if not panels:
         return
-    n_columns = min(3, len(names))
-    n_rows = -(-len(names) // n_columns)
-    figure = Figure(figsize=(4.2 * n_columns, 2.6 * n_rows), layout="constrained")
-    for number, name in enumerate(names, start=1):
-        _plot(figure.add_subplot(n_rows, n_columns, number), rows, name)
-    figure.savefig(path, dpi=110)
+    figure = Figure(figsize=(4.6 * len(panels), 3.6))
+    for number, (title, found) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.25)
+        for index, name in enumerate(found):
+            _plot(axes, rows, name, f"C{index}")
+        axes.legend(frameon=False, fontsize=7)
+    figure.subplots_adjust(left=0.05, right=0.98, bottom=0.14)
+    figure.savefig(path, dpi=100)
 
 
-def _plot(axes: Axes, rows: Sequence[Row], name: str) -> None:
-    for key, colour in ((name, "#8a8f98"), (f"eval_{name}", "#d1495b")):
-        points = [(row["step"], row[key]) for row in rows if key in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), color=colour, label=key, linewidth=1.2)
-    axes.set_title(name, fontsize=9)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=7)
-
-
-def _plain(key: str) -> str:
-    return key.removeprefix("eval_")
+def _plot(axes: Axes, rows: Sequence[Row], name: str, colour: str) -> None:
+    """One name in training and in validation, whichever there is; the bolder one is labelled."""
+    lines = {key: [(r["step"], r[key]) for r in rows if key in r] for key in (name, f"eval_{name}")}
+    drawn = [(key, points) for key, points in lines.items() if points]
+    for place, (key, points) in enumerate(drawn, start=1):
+        is_last = place == len(drawn)
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            linewidth=1.8 if key != name else 0.8,
+            label=name if is_last else None,
+        )
