@@ -141,8 +141,8 @@ def assert_collected(demo: Demo, task: AnnotatedTask, letters: str) -> None:
         (record,) = journal.interactions(request_id=key["request_id"])
     assert payload["image_id"] == record.image_id and payload["label"] == record.label
     assert payload["best_is_usable"] is True and payload["annotator"] == "1"
-    (only,) = record.prompt.clicks
-    assert payload["clicks"] == [{"x": only.x, "y": only.y, "is_positive": True}]
+    clicks = record.prompt.clicks
+    assert [(click["x"], click["y"]) for click in payload["clicks"]] == [(c.x, c.y) for c in clicks]
     for letter, found in zip(letters, payload["candidates"], strict=True):
         candidate = record.candidate(key["region_ids"]["ABC".index(letter)])
         assert candidate is not None
