@@ -64,7 +64,7 @@ class Options:
         if not self.data:
             mistakes.append("--data names a folder with data sets; none was given.")
         if not 0 < self.target <= 1:
-            mistakes.append(f"--target is an IoU above 0 and at most 1, got {self.target}.")
+            mistakes.append(f"--target-iou is an IoU above 0 and at most 1, got {self.target}.")
         if not 0 <= self.sloppy <= 1:
             mistakes.append(f"--sloppy is a share between 0 and 1, got {self.sloppy}.")
         if self.think_s < 0 or self.patience_s < 0:
@@ -88,7 +88,7 @@ class Options:
 
     def told(self) -> dict[str, Any]:
         """Command-line options that differ from their defaults and may be told."""
-        names = {"think_s": "think"}
+        names = {"think_s": "think", "target": "target-iou"}
         kept_back = {"data", "url", "serving", "headers", "patience_s", "out"}
         plain = Options(data=self.data)
         told: dict[str, Any] = {}

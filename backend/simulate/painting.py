@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from adaptation.clicker import interior_distance
 from adaptation.masks import Mask
 
 BORDER_ERROR = 0.08
@@ -57,8 +57,13 @@ def with_sloppy_border(truth: Mask, rng: np.random.Generator) -> Mask:
     drawn = rng.standard_normal(truth.shape, dtype=np.float32)
     smooth = np.asarray(cv2.GaussianBlur(drawn, (0, 0), max(2.0, side / 6)), np.float32)
     noise = smooth * (reach / max(float(smooth.std()), 1e-12))
-    # Distances to the nearest pixel of the other side, less half a pixel: the border's own place.
-    inside, outside = interior_distance(truth), interior_distance(~truth)
-    signed = np.where(truth, inside - 0.5, 0.5 - outside)
+    # The border lies half a pixel before the nearest pixel of the other side.
+    signed = np.where(truth, _distance(truth) - 0.5, 0.5 - _distance(~truth))
     mask: Mask = signed > np.clip(noise, -3 * reach, 3 * reach)
     return mask if mask.any() else truth
+
+
+def _distance(region: Mask) -> npt.NDArray[np.float32]:
+    """Distance of each pixel of a region to the nearest other one; the image's end is no border."""
+    exact = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(exact, np.float32)
