@@ -87,7 +87,7 @@ class Evidence:
 
     Args:
         example: Object, prompt and submitted mask.
-        steps: Its answered prompts in order, the accepted one last.
+        steps: Its answered prompts in order, the accepted one last; at least one.
         accepted_region_id: Of the candidate that was accepted.
         is_certain: Linked by its id, not by its looks.
     """
@@ -225,6 +225,8 @@ def has_pixels(rle: Rle) -> bool:
 def _check(evidence: Evidence, limits: GuardSettings, check_image: CheckImage) -> None:
     """Leave out garbage, by the same rule as in the running service, and lost images."""
     example = evidence.example
+    if not evidence.steps:
+        raise _LeftOutError("no mask with pixels was ever answered")
     if not _are_inside(example.clicks, example.image_size):
         raise _LeftOutError("a click lies outside of the image")
     overlaps = [c.iou for step in evidence.steps for c in step.candidates if c.was_shown]
