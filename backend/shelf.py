@@ -7,6 +7,7 @@ parameter more); any other one is made ready at its next click, in about two mil
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
@@ -23,6 +24,9 @@ from adaptation.sam import PromptableSam, Weights
 from backend.chronicle import Start
 
 logger = logging.getLogger(__name__)
+
+MAX_NAME = 150
+"""Characters of a session's name that its file's name holds."""
 
 READY = 16
 """Sessions whose weights are kept ready to answer."""
@@ -173,5 +177,11 @@ class Shelf:
             self._held.popitem(last=False)
 
     def _path(self, name: str) -> Path:
-        safe = "".join(c if c.isalnum() or c in "-_" else f"%{ord(c):x}" for c in name)
+        """A file's name may be 255 bytes long; a label may be longer."""
+        safe = "".join(
+            c if c.isascii() and (c.isalnum() or c in "-_") else f"%{ord(c):x}" for c in name
+        )
+        if len(safe) > MAX_NAME:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+            safe = f"{safe[:MAX_NAME]}-{digest}"
         return self._folder / f"{safe}.safetensors"
