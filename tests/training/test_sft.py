@@ -246,7 +246,7 @@ def test_the_command_tells_no_folder() -> None:
     from training.commands.sft import command_of
 
     told = command_of(
-        "strop-train sft", Path("/a/configs/sft.yaml"), {"data": Path("/b/sets"), "run": None},
+        "strop-train sft", Path("/a/configs/sft.yaml"), {"data": Path("/b/sets"), "run": Path("/r/x")},
         ("steps=4", "cache=/c/d"),
     )  # fmt: skip
-    assert told == "strop-train sft --config sft.yaml --data sets steps=4 cache=d"
+    assert told == "strop-train sft --config sft.yaml --data sets --out x steps=4 cache=d"

@@ -21,7 +21,7 @@ from training.commands.sft import command_of, show_report
     "--allow-untuned", is_flag=True, default=None, help="Start from a decoder without SFT."
 )
 @click.option("--loss-type", help="bce, dpo, ipo or plackett-luce.")
-@click.option("--run", type=FOLDER, help="Run folder; the same command goes on in it.")
+@click.option("--out", "run", type=FOLDER, help="Run folder; the same command goes on in it.")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def command(config: Path | None, settings: tuple[str, ...], **options: Any) -> None:
     """Tune the decoder on what people preferred.
@@ -33,8 +33,6 @@ def command(config: Path | None, settings: tuple[str, ...], **options: Any) -> N
     from training.config import load_config
     from training.dpo import DpoConfig, run
 
-    settled = {name.replace("-", "_"): value for name, value in options.items()}
-    tuning = load_config(DpoConfig, config, [*as_overrides(settled), *settings])
-    told = {name.replace("_", "-"): value for name, value in options.items()}
-    run(tuning, command_of("strop-train dpo", config, told, settings))
+    tuning = load_config(DpoConfig, config, [*as_overrides(options), *settings])
+    run(tuning, command_of("strop-train dpo", config, options, settings))
     show_report(tuning.run)

@@ -17,7 +17,7 @@ from training.commands.evaluate import FILE, FOLDER, as_overrides
 @click.option("--data", type=FOLDER, help="Folder of data sets; name them with sets=[mtd,...].")
 @click.option("--album", type=FOLDER, help="The server's album, for preferences=[FOLDER,...].")
 @click.option("--base", type=FILE, help="Start from this decoder.safetensors of an earlier run.")
-@click.option("--run", type=FOLDER, help="Run folder; the same command goes on in it.")
+@click.option("--out", "run", type=FOLDER, help="Run folder; the same command goes on in it.")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def command(config: Path | None, settings: tuple[str, ...], **options: Any) -> None:
     """Tune the decoder on objects whose masks are known.
@@ -45,8 +45,10 @@ def command_of(
 
     from training.provenance import command_line
 
+    names = {"run": "out", "allow_untuned": "allow-untuned", "loss_type": "loss-type"}
+    given = {names.get(name, name): value for name, value in options.items()}
     told = [_without_folders(setting) for setting in settings]
-    return shlex.join([*shlex.split(command_line(program, {"config": config, **options})), *told])
+    return shlex.join([*shlex.split(command_line(program, {"config": config, **given})), *told])
 
 
 def _without_folders(setting: str) -> str:
