@@ -14,6 +14,7 @@ from adaptation.album import Album
 from adaptation.bases import Registry
 from adaptation.catalog import load_model
 from adaptation.correction import ClickCorrection
+from adaptation.edges import EdgeSettings
 from adaptation.interaction import Corrector, Interaction
 from adaptation.journal import Journal
 from adaptation.learner import LearnerSettings
@@ -71,7 +72,12 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         if sam.decoder_id != model.decoder_id:  # what was learned upon another base is not lost
             folder /= sam.decoder_id
         return Served(
-            interaction=Interaction(sam, _zoom(settings), _corrector(settings, sam, learner)),
+            interaction=Interaction(
+                sam,
+                _zoom(settings),
+                _corrector(settings, sam, learner),
+                edges=EdgeSettings(**settings.edges.model_dump()),
+            ),
             learning=_learning(settings, sam, encoder, journal, learner, folder),
         )
 

@@ -140,6 +140,7 @@ class Evaluation:
             },
             "rules": dataclasses.asdict(config.rules()),
             "zoom": dataclasses.asdict(config.zoom),
+            "edges": dataclasses.asdict(config.edges),
             "correct": config.correct,
             "adapt": config.adapt,
             "learner": dict(self._learners.identity()) if learns and self._learners else {},
@@ -259,6 +260,7 @@ def prepare_worker(
         config.rules(),
         config.zoom,
         corrector=ClickCorrection(CorrectionSettings(), sam.input_size) if config.correct else None,
+        edges=config.edges,
     )
     return partial(_do_job, harness, learners)
 

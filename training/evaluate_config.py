@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adaptation.edges import EdgeSettings
 from adaptation.zoom import ZoomSettings
 from training.annotator import CLICKERS, PROMPTS, Rules
 from training.harness import Mode
@@ -38,6 +39,7 @@ class EvaluateConfig:
     max_clicks: int = 30
     target: float = 0.90
     zoom: ZoomSettings = field(default_factory=ZoomSettings)
+    edges: EdgeSettings = field(default_factory=EdgeSettings)
     learner: Path | None = None
     think: int = 1
     workers: int = 1
@@ -90,6 +92,7 @@ class EvaluateConfig:
         """Command-line options of everything that affects results and is not the default."""
         flags: dict[str, dict[Any, dict[str, Any]]] = {
             "zoom.is_on": {False: {"no-zoom": True}},
+            "edges.is_on": {False: {"no-edges": True}},
             "correct": {True: {"correct": True}},
             "keep_groups": {False: {"shuffle": True}},
             "objects": {None: {"all-objects": True}},
@@ -114,5 +117,7 @@ class EvaluateConfig:
 
 def _flat(config: EvaluateConfig) -> dict[str, Any]:
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    zoom = dataclasses.asdict(values.pop("zoom"))
-    return {**values, **{f"zoom.{name}": value for name, value in zoom.items()}}
+    for part in ("zoom", "edges"):
+        nested = dataclasses.asdict(values.pop(part))
+        values.update({f"{part}.{name}": value for name, value in nested.items()})
+    return values

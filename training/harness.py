@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptation.edges import EdgeSettings
 from adaptation.errors import ImageError
 from adaptation.interaction import Answer, Corrector, Encode, Interaction, ObjectState
 from adaptation.sam import PromptableSam
@@ -120,6 +121,7 @@ class Harness:
         encoder: Gives embeddings; made for the same model.
         rules: How the annotator behaves.
         zoom: When and how far to zoom.
+        edges: How masks are drawn at the image's edges.
         corrector: Makes the frozen decoder's masks obey the clicks; a learner has its own.
         clock: Seconds, for what is timed.
     """
@@ -132,6 +134,7 @@ class Harness:
         rules: Rules,
         zoom: ZoomSettings,
         *,
+        edges: EdgeSettings | None = None,
         corrector: Corrector | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -140,6 +143,7 @@ class Harness:
         self._dataset = dataset
         self._encoder = encoder
         self._zoom = zoom
+        self._edges = edges
         self._corrector = corrector
         self._clock = clock
         self._scene: _Scene | None = None
@@ -200,7 +204,7 @@ class Harness:
             started, watch.seconds = self._clock(), 0.0
             weights = None if learner is None else learner.weights()
             corrector = self._corrector if learner is None else learner.corrector
-            interaction = Interaction(self.sam, self._zoom, corrector)
+            interaction = Interaction(self.sam, self._zoom, corrector, edges=self._edges)
             answer = interaction.answer(
                 watch, record.image_size, annotator.clicks, annotator.box, record.state, weights
             )

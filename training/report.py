@@ -121,7 +121,8 @@ def _head(report: Report) -> list[str]:
         f"{data['name']}: {data['n_objects']} objects in {data['n_images']} images{groups} "
         f"(seed {streams['seed']}, digest {data['digest']})",
         f"model {model['model_id']}, encoder {model['encoder_id']}, decoder {model['decoder_id']}, "
-        f"zoom {'on' if report.identity['zoom']['is_on'] else 'off'}"
+        f"zoom {'on' if report.identity['zoom']['is_on'] else 'off'}, "
+        f"edges {'on' if report.identity['edges']['is_on'] else 'off'}"
         f"{', frozen masks made to obey the clicks' if report.identity['correct'] else ''}",
         _rule_line(rules),
     ]

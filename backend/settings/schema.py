@@ -150,6 +150,23 @@ class ZoomOptions(Section):
     )
 
 
+class EdgeOptions(Section):
+    """Masks are drawn at the edges of the image."""
+
+    is_on: bool = Field(default=True, description="Move borders to the edge beside them.")
+    radius: float = Field(
+        default=0.026,
+        gt=0,
+        le=0.25,
+        description="How far a border may move, over the side of the view.",
+    )
+    epsilon: float = Field(
+        default=1e-4,
+        gt=0,
+        description="Variance of a colour channel (0 to 1) below which a place counts as flat.",
+    )
+
+
 class AnswerSettings(Section):
     """What Label Studio is given to draw."""
 
@@ -340,6 +357,7 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     inference: InferenceSettings = InferenceSettings()
     zoom: ZoomOptions = ZoomOptions()
+    edges: EdgeOptions = EdgeOptions()
     answers: AnswerSettings = AnswerSettings()
     label_studio: LabelStudioSettings = LabelStudioSettings()
     images: ImageSettings = ImageSettings()

@@ -14,6 +14,7 @@ import torch
 
 from adaptation.adapter import adapter_of, save_adapter
 from adaptation.correction import ClickCorrection, CorrectionSettings
+from adaptation.edges import EdgeSettings
 from adaptation.errors import ImageError, SettingsError
 from adaptation.sam import PromptableSam
 from adaptation.types import Click, Prompt
@@ -47,7 +48,8 @@ def scripted(root: Path, mask_after: Callable[[int], Mask], rules: Rules) -> Obj
     """The first object of the folder on a model that answers by script."""
     dataset = FolderSet(root)
     sam = cast(PromptableSam, ScriptedSam(mask_after))
-    harness = Harness(sam, dataset, Encoder(sam), rules, NO_ZOOM)
+    plain = EdgeSettings(is_on=False)
+    harness = Harness(sam, dataset, Encoder(sam), rules, NO_ZOOM, edges=plain)
     return harness.run_object(next(dataset.objects()), FROZEN, None)
 
 
@@ -143,7 +145,8 @@ def test_corrected_masks_obey_every_click(discs: Path) -> None:
 
 def stream(root: Path, learner: OneStepLearner | None, rules: Rules) -> list[ObjectResult]:
     sam, dataset = tiny_model(), FolderSet(root)
-    harness = Harness(sam, dataset, Encoder(sam), rules, NO_ZOOM)
+    plain = EdgeSettings(is_on=False)
+    harness = Harness(sam, dataset, Encoder(sam), rules, NO_ZOOM, edges=plain)
     return list(harness.run_stream(list(dataset.objects()), learner))
 
 

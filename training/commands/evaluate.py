@@ -47,6 +47,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--max-clicks", type=int, help="Clicks on one object at most.")
 @click.option("--target", type=float, help="IoU at which the annotator stops.")
 @click.option("--zoom/--no-zoom", default=None, help="Decode small objects on a crop around them.")
+@click.option("--edges/--no-edges", default=None, help="Draw masks at the image's edges.")
 @click.option("--workers", type=int, help="Processes that share the work.")
 @click.option("--threads", type=int, help="Threads of each process.")
 @click.option("--cache", type=FOLDER, help="Folder of cached embeddings.")
@@ -58,6 +59,7 @@ def command(
     all_objects: bool,
     no_cache: bool,
     zoom: bool | None,
+    edges: bool | None,
     settings: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -70,7 +72,7 @@ def command(
     from training.config import load_config
     from training.evaluate_config import EvaluateConfig
 
-    overrides = as_overrides({**options, "zoom.is_on": zoom})
+    overrides = as_overrides({**options, "zoom.is_on": zoom, "edges.is_on": edges})
     overrides += ["objects=null"] * all_objects + ["cache=null"] * no_cache
     run_evaluation(load_config(EvaluateConfig, config, [*overrides, *settings]))
 
