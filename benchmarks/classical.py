@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from adaptation.catalog import load_model
 from adaptation.correction import ClickCorrection, CorrectionSettings
+from adaptation.edges import EdgeSettings
 from adaptation.errors import StropError
 from adaptation.masks import iou
 from adaptation.sam import PromptableSam
@@ -97,25 +98,38 @@ class ToolPlayer:
 
 
 class ModelPlayer:
-    """Objects clicked with the frozen embedded model."""
+    """Objects clicked with the frozen embedded model, and with what is put around its decoder.
+
+    Args:
+        sam: The model.
+        zoom: Small objects are decoded on a crop around them.
+        edges: Masks are drawn at the image's edges.
+        correction: Clicks that a mask contradicts are corrected.
+    """
 
     def __init__(
-        self, sam: PromptableSam, zoom: ZoomSettings, correction: CorrectionSettings | None = None
+        self,
+        sam: PromptableSam,
+        zoom: bool = False,
+        edges: bool = False,
+        correction: CorrectionSettings | None = None,
     ) -> None:
-        self.name = f"compact, {'zoom' if zoom.is_on else 'no zoom'}"
-        self.name += ", clicks obeyed" if correction else ""
+        parts = ["zoom"] * zoom + ["edges"] * edges + ["clicks obeyed"] * bool(correction)
+        self.name = ", ".join(["compact", *(parts or ["alone"])])
         self._sam = sam
-        self._zoom = zoom
+        self._zoom = ZoomSettings(is_on=zoom)
+        self._edges = EdgeSettings(is_on=edges)
         self._correction = correction
 
     def identity(self) -> dict[str, Any]:
-        """The model's digests and the way of zooming."""
+        """The model's digests and the settings of all that is around it."""
         sam = self._sam
         return {
             "model_id": sam.model_id,
             "encoder_id": sam.encoder_id,
             "decoder_id": sam.decoder_id,
             "zoom": dataclasses.asdict(self._zoom),
+            "edges": dataclasses.asdict(self._edges),
             **({"correction": dataclasses.asdict(self._correction)} if self._correction else {}),
         }
 
@@ -127,7 +141,14 @@ class ModelPlayer:
         if self._correction is not None:
             corrector = ClickCorrection(self._correction, self._sam.input_size)
         harness = Harness(
-            self._sam, dataset, encoder, RULES, self._zoom, corrector=corrector, clock=clock
+            self._sam,
+            dataset,
+            encoder,
+            RULES,
+            self._zoom,
+            edges=self._edges,
+            corrector=corrector,
+            clock=clock,
         )
         slot = Slot(mode="frozen", order=0, session=0, position=0)
         result = harness.run_object(ref, slot, None)
@@ -210,9 +231,10 @@ def make_players() -> list[Player]:
     return [
         ToolPlayer(RandomWalker()),
         ToolPlayer(GrabCut()),
-        ModelPlayer(sam, ZoomSettings(is_on=False)),
-        ModelPlayer(sam, ZoomSettings()),
-        ModelPlayer(sam, ZoomSettings(), CorrectionSettings()),
+        ModelPlayer(sam),
+        ModelPlayer(sam, zoom=True),
+        ModelPlayer(sam, zoom=True, edges=True),
+        ModelPlayer(sam, zoom=True, edges=True, correction=CorrectionSettings()),
     ]
 
 
