@@ -347,6 +347,21 @@ def test_the_same_journal_and_seed_give_the_same_bytes(world: World) -> None:
     assert splits[0] != splits[1]
 
 
+@pytest.mark.postgres
+def test_a_journal_in_postgresql_gives_the_same_tables(
+    world: World, postgres_database: str
+) -> None:
+    other = World(world.folder / "other", postgres_database)
+    for filled in (world, other):
+        many(filled, 6)
+        filled.journal.append_event("ranking", "1", ranked(filled, GOOD, BAD))
+        make_preferences(filled.config())
+    other.journal.close()
+    for name in ("examples.parquet", "pairs.parquet", "rankings.parquet"):
+        tables = [(filled.folder / "out" / name).read_bytes() for filled in (world, other)]
+        assert tables[0] == tables[1], name
+
+
 def test_no_image_is_on_both_sides(world: World) -> None:
     many(world, 18)
     make_preferences(world.config(val_share=0.4))

@@ -46,15 +46,16 @@ class World:
     """A data folder as a server leaves it.
 
     Args:
-        folder: Gets the journal and the album.
+        folder: Gets the album, and the journal unless it has a database of its own.
+        url: Of that database.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str = "") -> None:
         self.folder = folder
-        self.url = f"sqlite:///{folder.absolute() / 'journal.db'}"
+        self.url = url or f"sqlite:///{folder.absolute() / 'journal.db'}"
         self.journal = Journal(self.url)
         self.album = Album(folder / "images")
-        self.album.folder.mkdir()
+        self.album.folder.mkdir(parents=True)
         self._numbers = itertools.count()
 
     def image(self, seed: int = 0) -> str:
