@@ -12,6 +12,7 @@ from training.commands import (
     dpo,
     evaluate,
     gate,
+    nightly,
     preferences,
     pretrain,
     promote,
@@ -61,6 +62,7 @@ main.add_command(gate.command)
 main.add_command(promote.command)
 main.add_command(rollback.command)
 main.add_command(versions.command)
+main.add_command(nightly.command)
 
 
 if __name__ == "__main__":

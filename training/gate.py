@@ -30,8 +30,10 @@ from adaptation.digests import file_sha256
 from adaptation.errors import InputError
 from adaptation.sam import PromptableSam
 from training import evaluate
+from training.config import as_dict
 from training.datasets import FolderSet, ObjectRef
 from training.evaluate import Evaluation
+from training.evaluate_config import EvaluateConfig
 from training.gate_config import GateConfig
 from training.harness import ObjectResult
 from training.metrics import Metric
@@ -192,8 +194,7 @@ class Gate:
             "encoder": self.current.encoder_id,
             "device": self.current.device.type,
             "rules": dataclasses.asdict(asked.rules()),
-            "zoom": dataclasses.asdict(config.zoom),
-            "correct": config.correct,
+            "settings": _settings(asked),
             "metrics": list(config.metrics),
             "confidence": config.confidence,
             "tolerance_percent": config.tolerance_percent,
@@ -263,9 +264,7 @@ class Gate:
         """One decoder's results on one set."""
         config = self.config
         identity = self.identity()
-        depends_on = {
-            key: identity[key] for key in ("encoder", "device", "rules", "zoom", "correct")
-        }
+        depends_on = {key: identity[key] for key in ("encoder", "device", "rules", "settings")}
         depends_on |= {"data": found.data, "decoder": sam.decoder_id, "code": _code()}
         name = f"{found.data['name'].replace('/', '-')}-{sam.decoder_id[:8]}-{_digest(depends_on)}"
         out = config.out / "measured" / name
@@ -366,6 +365,14 @@ def _digest_of_files(dataset: FolderSet, refs: Sequence[ObjectRef]) -> str:
         for path in (dataset.paths[stem], dataset.root / "masks" / f"{stem}.png"):
             sha.update(f"{path.name} {file_sha256(path)} ".encode())
     return sha.hexdigest()[:16]
+
+
+def _settings(asked: EvaluateConfig) -> dict[str, Any]:
+    """All of an evaluation's settings that may change its results, but for model and data."""
+    elsewhere = ("data", "part", "base", "checkpoint", "device", "out")
+    without_effect = ("models_dir", "workers", "threads", "cache", "cache_gb")
+    found = as_dict(asked)
+    return {k: v for k, v in found.items() if k not in (*elsewhere, *without_effect)}
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adaptation.edges import EdgeSettings
 from adaptation.zoom import ZoomSettings
 from training.annotator import CLICKERS
 from training.evaluate_config import EvaluateConfig
@@ -37,6 +38,7 @@ class GateConfig:
     target: float = 0.90
     correct: bool = False
     zoom: ZoomSettings = field(default_factory=ZoomSettings)
+    edges: EdgeSettings = field(default_factory=EdgeSettings)
     max_report_age_h: float = 24.0
     workers: int = 1
     threads: int = 1
@@ -119,6 +121,7 @@ class GateConfig:
             max_clicks=self.max_clicks,
             target=self.target,
             zoom=self.zoom,
+            edges=self.edges,
             workers=self.workers,
             threads=self.threads,
             cache=self.cache,

@@ -10,8 +10,6 @@ one that says so.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import shutil
@@ -22,7 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adaptation.bases import EMBEDDED, BaseCard, Registry, check_name, read_card
-from adaptation.errors import InputError, StoreError
+from adaptation.errors import InputError
+from training.locks import only_one
 
 CARD = "card.json"
 HISTORY = "history.jsonl"
@@ -89,15 +88,9 @@ class RegistryWriter:
         Raises:
             StoreError: Another process writes; the message says which and since when.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("a+", encoding="utf-8") as file:
-            _take(file.fileno(), self.folder)
-            file.truncate(0)
-            file.write(json.dumps({"pid": os.getpid(), "purpose": purpose, "since": _now()}))
-            file.flush()
+        with only_one(self.folder / LOCK, f"The registry {self.folder.name}", purpose):
             self._settle()
             yield
-            file.truncate(0)
 
     # Inside of the lock --------------------------------------------------------------------------
 
@@ -233,23 +226,6 @@ def default_name(card: BaseCard) -> str:
     day = datetime.now(timezone.utc).strftime("%Y%m%d")
     stage = "".join(c for c in card.stage if c.isalnum() or c in "._-") or "base"
     return check_name(f"{day}-{stage}-{card.decoder_id[:8]}")
-
-
-def _take(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise StoreError(
-                f"The registry {folder.name} cannot be locked: {error.strerror}. It has to lie on "
-                "a disk that knows locks."
-            ) from error
-        holder = _read_json(folder / LOCK)
-        raise StoreError(
-            f"The registry {folder.name} is being written: {holder.get('purpose', 'a promotion')} "
-            f"in process {holder.get('pid', 'unknown')} since {holder.get('since', 'just now')}. "
-            "Wait until it is done, or stop that process; the lock falls with it."
-        ) from None
 
 
 def _write_whole(path: Path, text: str) -> None:

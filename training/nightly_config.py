@@ -1,0 +1,48 @@
+"""What a night does, checked as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CANDIDATES = ("dpo", "sft")
+STARTS = ("embedded", "current")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightlyConfig:
+    """What a night depends on; configs/nightly.yaml says what each value does."""
+
+    journal: str
+    album: Path = Path(".strop/images")
+    work: Path = Path("runs/nightly")
+    registry: Path = Path(".strop/registry")
+    min_new_objects: int = 20
+    candidates: tuple[str, ...] = CANDIDATES
+    start: str = "embedded"
+    gate_sets: tuple[str, ...] = ()
+    guard_sets: tuple[str, ...] = ()
+    use_held_out: bool = True
+    model: str = "compact"
+    checkpoint: Path | None = None
+    models_dir: Path = Path("models")
+    preferences: Path | None = None
+    sft: Path | None = None
+    dpo: Path | None = None
+    gate: Path | None = None
+
+    def mistakes(self) -> list[str]:
+        """What makes no sense, one sentence each."""
+        found = []
+        if not self.journal:
+            found.append("journal must name a database, as sqlite:///.strop/journal.db")
+        if self.min_new_objects < 1:
+            found.append("min_new_objects must be 1 or more")
+        unknown = sorted(set(self.candidates) - set(CANDIDATES))
+        if unknown or not self.candidates:
+            found.append(f"candidates must be some of {', '.join(CANDIDATES)}")
+        if self.start not in STARTS:
+            found.append(f"start must be one of {', '.join(STARTS)}, got {self.start!r}")
+        if not self.use_held_out and not self.gate_sets:
+            found.append("give gate_sets, or use_held_out: nothing would decide otherwise")
+        return found
