@@ -10,6 +10,7 @@ predicted IoU.  Only the decoder learns; views are encoded once, ever.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -124,6 +125,17 @@ class SftRecipe:
             return _with_planes(answers, truth, self._replayer.sam)
 
         return self._replayer.replay(f"{item.key} {settings}", item.image_key, item.read, make)
+
+    @property
+    def items(self) -> Sequence[Exercise]:
+        """What is trained on."""
+        return self._train
+
+    def with_replayer(self, replayer: Replayer) -> SftRecipe:
+        """The same objects, replayed by another one."""
+        other = copy.copy(self)
+        other._replayer = replayer
+        return other
 
     def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, Tally]:
         """The sum of the losses of one prompt of each object."""

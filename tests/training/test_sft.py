@@ -247,6 +247,9 @@ def test_the_command_tells_no_folder() -> None:
 
     told = command_of(
         "strop-train sft", Path("/a/configs/sft.yaml"), {"data": Path("/b/sets"), "run": Path("/r/x")},
-        ("steps=4", "cache=/c/d"),
+        ("steps=4", "cache=/c/d", "preferences=[/e/f, g/h]", "sets=[bsds500/train]"),
     )  # fmt: skip
-    assert told == "strop-train sft --config sft.yaml --data sets --out x steps=4 cache=d"
+    assert told == (
+        "strop-train sft --config sft.yaml --data sets --out x steps=4 cache=d "
+        "'preferences=[f, g/h]' 'sets=[bsds500/train]'"
+    )

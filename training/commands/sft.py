@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +45,6 @@ def command_of(
     program: str, config: Path | None, options: dict[str, Any], settings: tuple[str, ...]
 ) -> str:
     """The command that was given, of paths the last part only."""
-    import shlex
-
     from training.provenance import command_line
 
     names = {"run": "out", "allow_untuned": "allow-untuned", "loss_type": "loss-type"}
@@ -52,14 +54,12 @@ def command_of(
 
 
 def _without_folders(setting: str) -> str:
-    name, _, value = setting.partition("=")
-    return f"{name}={value if value[:1] in '[{' else Path(value).name}" if "/" in value else setting
+    """Of absolute paths the last part only."""
+    return re.sub(r"(?<=[=,\[\s])/[^\s,\]]*/", "", setting)
 
 
 def show_report(run: Path) -> None:
     """Print what a finished run measured, before and after."""
-    import json
-
     from torch import distributed
 
     from training.tuning_report import DECODER, REPORT, summary
@@ -72,6 +72,4 @@ def show_report(run: Path) -> None:
 
 
 def _is_first() -> bool:
-    import os
-
     return os.environ.get("RANK", "0") == "0"
