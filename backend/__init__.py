@@ -11,8 +11,10 @@ and in adapter files.  From the bottom up:
 - ``bases``: another base decoder is taken up while clicks go on
 - ``sessions``, ``turns``, ``keeping``, ``clicks``, ``submissions``, ``service``: what happens at a
   click and at a submission
+- ``chronicle``, ``teaching``, ``recall``, ``shelf``, ``merging``, ``rebuild``, ``school``,
+  ``online``: sessions that learn, and how they are made again from the journal
 - ``wiring``, ``routes``, ``app``, ``server``: all of it behind four routes
-- ``doctor``, ``demo``, ``ranking``, ``simulate``, ``cli``: what a person starts
+- ``doctor``, ``demo``, ``ranking``, ``replay``, ``simulate``, ``cli``: what a person starts
 
 A module imports only from lower layers; pyproject.toml lists them all, and a test checks it.
 """

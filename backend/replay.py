@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -22,7 +21,13 @@ from backend.rebuild import Rebuilder, Rebuilt
 from backend.recall import Recall
 from backend.settings import Settings
 from backend.shelf import Shelf
-from backend.wiring import build_embeddings, build_images, load_sam, use_threads
+from backend.wiring import (
+    adapters_folder,
+    build_embeddings,
+    build_images,
+    load_sam,
+    use_threads,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,7 @@ def replay(
     base = Registry(settings.registry_dir).load_current(model)
     encoder = Encoder(base, build_images(settings, None), build_embeddings(settings))
     images = KnownImages(encoder, Album(settings.album_dir))
-    shelf = Shelf(base, _folder(settings, model, base), max_sessions=16, ttl_s=float("inf"))
+    shelf = Shelf(base, adapters_folder(settings, model, base), max_sessions=16, ttl_s=float("inf"))
     found: list[Replayed] = []
     with Journal(settings.journal_url, create=False) as journal:
         for project, events in _by_project(journal, project_id).items():
@@ -97,12 +102,6 @@ def replay(
                 rebuilt = rebuilder.rebuild(project, events)
             found += _compared(shelf, project, rebuilt, check)
     return found
-
-
-def _folder(settings: Settings, model: PromptableSam, base: PromptableSam) -> Path:
-    """Where the server keeps what sessions learned upon a base."""
-    folder = settings.adapters_dir
-    return folder if base.decoder_id == model.decoder_id else folder / base.decoder_id
 
 
 def _by_project(journal: Journal, project_id: str | None) -> dict[str, list[Happening]]:

@@ -68,9 +68,7 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
     journal = Journal(settings.journal_url)
 
     def served(sam: PromptableSam) -> Served:
-        folder = settings.adapters_dir
-        if sam.decoder_id != model.decoder_id:  # what was learned upon another base is not lost
-            folder /= sam.decoder_id
+        folder = adapters_folder(settings, model, sam)
         return Served(
             interaction=Interaction(
                 sam,
@@ -96,6 +94,12 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
     )
     service.follow(watcher, served)
     return service
+
+
+def adapters_folder(settings: Settings, model: PromptableSam, base: PromptableSam) -> Path:
+    """Where what sessions learned upon a base is kept: nothing is lost when another one comes."""
+    folder = settings.adapters_dir
+    return folder if base.decoder_id == model.decoder_id else folder / base.decoder_id
 
 
 def _keeper(settings: Settings, images: ImageLoader) -> ImageKeeper | None:

@@ -82,10 +82,10 @@ def learning_of(service: SegmentationService) -> OnlineLearning:
     return found
 
 
-def rest(service: SegmentationService) -> None:
+def rest(service: SegmentationService, timeout_s: float = 120) -> None:
     """Wait until everything submitted is taught, and nobody thinks any more."""
     handed_over(service)
-    end = time.monotonic() + 120
+    end = time.monotonic() + timeout_s
     while not learning_of(service).idle():
         assert time.monotonic() < end, "the sessions found no rest"
         time.sleep(0.002)
