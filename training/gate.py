@@ -19,6 +19,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,11 +175,6 @@ class Gate:
         self._sets = [self._described(role, where) for role, where in self._asked_sets()]
 
     @property
-    def n_results(self) -> int:
-        """Objects to click in all, with both decoders."""
-        return 2 * sum(found.data["n_objects"] for found in self._sets)
-
-    @property
     def folder(self) -> Path:
         """Where the report goes: a folder whose name changes with the identity."""
         return self.config.out / f"{self.candidate.decoder_id[:8]}-{_digest(self.identity())}"
@@ -307,10 +303,9 @@ def _compare(paired: Paired, metric: Metric, config: GateConfig) -> Comparison:
     current, candidate = paired.current[metric], paired.candidate[metric]
     gains = current - candidate if metric.is_better_lower else candidate - current
     level = (1 - config.confidence) / len(paired.current)
-    draw = {"clusters": paired.clusters, "seed": config.seed}
-    strict = bootstrap_interval(gains, share=1 - level, **draw)
-    interval = bootstrap_interval(gains, share=config.confidence, **draw)
-    p_value = bootstrap_p_value(gains, **draw)
+    interval_of = partial(bootstrap_interval, gains, config.seed, clusters=paired.clusters)
+    strict, interval = interval_of(share=1 - level), interval_of(share=config.confidence)
+    p_value = bootstrap_p_value(gains, config.seed, clusters=paired.clusters)
     return Comparison(
         metric=metric.name,
         current=float(current.mean()),

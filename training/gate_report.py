@@ -105,7 +105,9 @@ def _head(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _table(content: Mapping[str, Any]) -> list[str]:
-    rows = [("set", "metric", "in use", "candidate", "gain [interval]", "p", "+/-", "")]
+    rows: list[tuple[str, ...]] = [
+        ("set", "metric", "in use", "candidate", "gain [interval]", "p", "+/-", "")
+    ]
     for found in (content["pooled"], *content["sets"]):
         is_pooled = found is content["pooled"]
         if is_pooled and sum(s["role"] == "gate" for s in content["sets"]) == 1:

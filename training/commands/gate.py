@@ -52,8 +52,7 @@ def gate_options(function: FunctionT) -> FunctionT:
 
 @click.command("gate")
 @gate_options
-@click.pass_context
-def command(ctx: click.Context, candidate: Path, **options: Any) -> None:
+def command(candidate: Path, **options: Any) -> None:
     """Compare CANDIDATE, a base file of sft or dpo, with the decoder in use; change nothing.
 
     Exit code 0: it would be promoted; 1: it would not; 2: it could not be found out.
@@ -69,7 +68,7 @@ def command(ctx: click.Context, candidate: Path, **options: Any) -> None:
     click.echo(render(content))
     click.echo(f"\n{gate.folder}: report.json")
     if not content["is_passed"]:
-        ctx.exit(NOT_PASSED)
+        click.get_current_context().exit(NOT_PASSED)
 
 
 def read_config(options: dict[str, Any]) -> GateConfig:

@@ -23,10 +23,7 @@ from training.commands.gate import (
 @click.option(
     "--report", type=FOLDER, help="Go by this report of `gate`; it must be about the same data."
 )
-@click.pass_context
-def command(
-    ctx: click.Context, candidate: Path, name: str | None, report: Path | None, **options: Any
-) -> None:
+def command(candidate: Path, name: str | None, report: Path | None, **options: Any) -> None:
     """Bring CANDIDATE, a base file of sft or dpo, into use if it passes the gate.
 
     It becomes a version of the registry; running servers take it within seconds.  Exit code 1: it
@@ -52,7 +49,7 @@ def command(
     click.echo(f"\n{done.folder}: report.json")
     if done.name is None:
         click.echo("Nothing was changed.")
-        ctx.exit(NOT_PASSED)
+        click.get_current_context().exit(NOT_PASSED)
     click.echo(
         f"{done.name} is in use now, before it {done.before or 'the model as it came'}. "
         "Back again: strop-train rollback."
