@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from adaptation.compact import DEFAULT_WEIGHTS, STRIDE, build_compact, load_compact
 from adaptation.digests import file_sha256
-from adaptation.errors import StropError
+from adaptation.errors import SettingsError, StropError
 from training.checkpoints import (
     CHECKPOINT,
     LOG,
@@ -303,11 +303,21 @@ def _train(config: PretrainConfig, rank: Rank) -> None:
             dist.destroy_process_group()
 
 
-def export(run_folder: Path, target: Path) -> str:
+def export(run_folder: Path, target: Path, blend: float = 0.0) -> str:
     """Write a run's averaged weights as the file that `load_compact` reads.
+
+    Args:
+        run_folder: Of the run.
+        target: The file.
+        blend: Share of the weights that the run started from: a later stage of training forgets
+            some of what helps on other domains, and the mean of both keeps most of either
+            (Wortsman et al. 2022, arXiv 2109.01903).
 
     Returns:
         The SHA-256 digest of the weights.
+
+    Raises:
+        StropError: There is no run, or nothing to blend with.
     """
     checkpoint = load_checkpoint(run_folder / CHECKPOINT)
     config = checkpoint["config"]
@@ -325,7 +335,24 @@ def export(run_folder: Path, target: Path) -> str:
         "minutes": f"{checkpoint['spent_s'] / 60:.0f}",
     }
     weights: dict[str, Tensor] = checkpoint["ema"]
+    if blend:
+        weights = _blended(weights, config["start"], blend)
+        metadata["blend"] = f"{blend:g} of the start"
     return export_weights(weights, target, metadata)
+
+
+def _blended(weights: dict[str, Tensor], start: str | None, share: float) -> dict[str, Tensor]:
+    """Weighted mean of a run's weights and those that it started from."""
+    if start is None or not 0 < share < 1:
+        raise SettingsError(
+            f"A blend takes a share between 0 and 1 of the weights that the run started from, got "
+            f"{share} of {start}; only a run with start= has them."
+        )
+    given = load_compact(Path(start)).state_dict()
+    return {
+        name: value.lerp(given[name], share) if value.is_floating_point() else value
+        for name, value in weights.items()
+    }
 
 
 def _commit() -> str:
@@ -351,6 +378,13 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FILE",
         help="do not train; write the run's weights to FILE (embedded by default)",
     )
+    parser.add_argument(
+        "--blend",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="with --export: share of the weights that the run started from (0)",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -359,7 +393,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.export is None:
             run(config)
         else:
-            logger.info("exported, sha256 %s", export(config.run, options.export))
+            logger.info("exported, sha256 %s", export(config.run, options.export, options.blend))
     except StropError as error:
         sys.stderr.write(f"{error}\n")
         return 2

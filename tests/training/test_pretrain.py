@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from adaptation.compact import build_compact, load_compact
+from adaptation.errors import SettingsError
 from adaptation.trunk import EfficientNetLite0
 from tests.training.folders import write_set
 from training.checkpoints import load_checkpoint, read_log
@@ -186,6 +187,17 @@ def test_a_run_goes_on_from_given_weights(data: Path, tmp_path: Path) -> None:
     later.save()
     given, begun = load_compact(target).state_dict(), weights_of(tmp_path / "second")
     assert all(torch.equal(given[name], begun[name]) for name in given)
+    later.train()
+    export(tmp_path / "second", tmp_path / "blend.safetensors", blend=0.25)
+    blend, learned = (
+        load_compact(tmp_path / "blend.safetensors"),
+        weights_of(tmp_path / "second", "ema"),
+    )
+    name = "mask_decoder.iou_token.weight"
+    expected = 0.25 * given[name] + 0.75 * learned[name]
+    assert torch.equal(blend.state_dict()[name], expected.half().float())
+    with pytest.raises(SettingsError, match="start="):
+        export(tmp_path / "first", tmp_path / "none.safetensors", blend=0.25)
     assert load_checkpoint(tmp_path / "second" / "checkpoint.pt")["origin"].startswith(
         "compact.safetensors, sha256 "
     )
