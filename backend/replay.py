@@ -79,7 +79,7 @@ def replay(
         sam: The model, or None to load the one that the settings name.
 
     Raises:
-        InputError: No session of the project ever learned.
+        InputError: No session of the project ever learned upon this base decoder.
         StropError: Model or journal cannot be read.
     """
     use_threads(settings)
@@ -101,6 +101,11 @@ def replay(
                 )
                 rebuilt = rebuilder.rebuild(project, events)
             found += _compared(shelf, project, rebuilt, check)
+    if not found:
+        raise InputError(
+            f"None of these sessions learned upon decoder {base.decoder_id}, which is in use: name "
+            "the model, or roll back to the base, that they were served with."
+        )
     return found
 
 

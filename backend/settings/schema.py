@@ -335,7 +335,7 @@ class LearningSettings(Section):
         default=200, ge=1, description="Sessions in memory (1.6 MB each, compact), the last used."
     )
     max_learners: int = Field(
-        default=16, ge=1, description="Sessions that remember their objects, up to 20 MB each."
+        default=16, ge=1, description="Sessions that remember their objects, up to 25 MB each."
     )
     ttl_s: float = Field(
         default=86_400, gt=0, description="An unused session leaves the memory; its file stays."

@@ -1,8 +1,8 @@
 """A floor under bad annotators: what they submit must not spoil the objects that follow.
 
 The embedded model, the learner as it is configured, the whole service; pictures are drawn.  Every
-object is clicked by the simulated annotator.  Each bad object is followed by a good one at the end
-of the row: the good ones' answers are compared with the frozen decoder's on the same prompts.
+object is clicked by the simulated annotator.  Bad objects are followed by good ones, whose answers
+are compared with the frozen decoder's on the same prompts.
 """
 
 from __future__ import annotations
@@ -120,6 +120,12 @@ def eaten_masks(service: SegmentationService, number: int, drawn: Scene) -> None
     label(service, number, drawn, small.astype(bool))
 
 
+def bloated_masks(service: SegmentationService, number: int, drawn: Scene) -> None:
+    """Far over the border, clicked as if that were right: nothing but later objects tells."""
+    large = cv2.dilate(drawn.mask.astype(np.uint8), np.ones((41, 41), np.uint8)).astype(bool)
+    label(service, number, Scene(drawn.picture, large), large)
+
+
 def two_hundred_clicks(service: SegmentationService, number: int, drawn: Scene) -> None:
     """All over the picture, half of them wrong; the mask is right."""
     rng = np.random.default_rng(number)
@@ -144,6 +150,7 @@ BAD: tuple[Bad, ...] = (
     swapped_objects,
     masks_elsewhere,
     eaten_masks,
+    bloated_masks,
     two_hundred_clicks,
 )
 
@@ -157,7 +164,9 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> PromptableSam:
 def test_bad_annotators_do_not_spoil_what_follows(
     tmp_path: Path, embedded: PromptableSam, bad: Bad
 ) -> None:
-    with learning_service(tmp_path, {"think_steps": 2, "think_patience": 1}, sam=embedded) as service:
+    with learning_service(
+        tmp_path, {"think_steps": 2, "think_patience": 1}, sam=embedded
+    ) as service:
         for number in range(2):  # a session that has learned something
             drawn = scene(100 + number)
             label(service, number, drawn, drawn.mask)

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
+from adaptation.compact import build_compact
 from adaptation.errors import InputError
+from backend.cli import main
 from backend.replay import Replayed, replay
+from backend.wiring import load_sam
 from tests.backend.learning_kit import (
     FAST,
     delete,
@@ -208,3 +212,35 @@ def test_learned_objects_name_their_requests(tmp_path: Path) -> None:
     assert len(made) == 30 and len(asked) == 24
     assert asked[0] == made[0] and asked[-1] == made[-1]
     assert asked == [name for name in made if name in asked], "oldest first"
+
+
+def test_the_command_tells_differences_by_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    model = build_compact(input_size=64, dim=16).state_dict()
+    small = tmp_path / "small.safetensors"
+    save_file(
+        {n: v.contiguous() for n, v in model.items()}, small, {"input_size": "64", "dim": "16"}
+    )
+    settings = settings_for(tmp_path, model__checkpoint=small)
+    with learning_service(tmp_path, sam=load_sam(settings), model__checkpoint=small) as service:
+        draw(service, 0)
+        rest(service)
+
+    def run(*arguments: str) -> int:
+        given = ["replay", "--data-dir", str(tmp_path), "--set", "inference.torch_threads=1"]
+        command = ["strop", *given, "--set", f"model.checkpoint={small}", *arguments]
+        monkeypatch.setattr("sys.argv", command)
+        monkeypatch.setattr("backend.cli.configure_logging", lambda level: None)
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0)
+
+    assert run("--check") == 0
+    assert "project-1: 1 objects" in capsys.readouterr().out
+    (tmp_path / SESSION).unlink()
+    assert run("--project", "1", "--check") == 1 and not (tmp_path / SESSION).exists()
+    assert run("--project", "1") == 0 and (tmp_path / SESSION).exists()
+    assert run("--project", "99") == 2
+    assert "project 99" in capsys.readouterr().err
