@@ -1,7 +1,7 @@
 """Takes up another base decoder while clicks go on.
 
 The registry folder says which base is in use (`adaptation.bases`); offline jobs write it.  A small
-thread looks at one file every few seconds, which costs a microsecond, and loads a base when it has
+thread looks at one small file every few seconds (under a millisecond) and loads a base when it has
 changed.  A base that cannot be used is said once in the log, and the one before goes on serving.
 """
 

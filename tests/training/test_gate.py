@@ -343,7 +343,7 @@ def test_a_report_about_something_else_or_too_old_is_refused(shop: Path) -> None
     other = run("promote", *asked(shop, "worse", "--report", report))
     assert other.exit_code == 2 and "about something else: candidate changed" in other.output
     seed = run("promote", *asked(shop, "better", "--report", report, "seed=1"))
-    assert seed.exit_code == 2 and "rules changed" in seed.output
+    assert seed.exit_code == 2 and "rules, settings changed" in seed.output
     content = json.loads(report.read_text())
     report.write_text(json.dumps(content | {"created_at": "2026-01-01T00:00:00+00:00"}))
     old = run("promote", *asked(shop, "better", "--report", report))
