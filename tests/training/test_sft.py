@@ -104,8 +104,8 @@ def test_the_result_is_a_base_of_another_decoder_on_the_same_encoder(
     embedding = sam.embed(np.zeros((64, 64, 3), np.uint8))
     prompt = Prompt(clicks=as_clicks([(30.0, 30.0, True)]))
     with torch.no_grad():
-        logits = [m.decode(embedding, [prompt]).low_res_logits for m in (sam, tuned)]
-    assert not torch.allclose(*logits)
+        before, after = (m.decode(embedding, [prompt]).low_res_logits for m in (sam, tuned))
+    assert not torch.allclose(before, after)
 
 
 def test_tuning_makes_the_masks_better(root: Path, tmp_path: Path) -> None:
@@ -245,10 +245,9 @@ def test_impossible_configs_are_refused_at_once() -> None:
 def test_the_command_tells_no_folder() -> None:
     from training.commands.sft import command_of
 
-    told = command_of(
-        "strop-train sft", Path("/a/configs/sft.yaml"), {"data": Path("/b/sets"), "run": Path("/r/x")},
-        ("steps=4", "cache=/c/d", "preferences=[/e/f, g/h]", "sets=[bsds500/train]"),
-    )  # fmt: skip
+    options = {"data": Path("/b/sets"), "run": Path("/r/x")}
+    given = ("steps=4", "cache=/c/d", "preferences=[/e/f, g/h]", "sets=[bsds500/train]")
+    told = command_of("strop-train sft", Path("/a/configs/sft.yaml"), options, given)
     assert told == (
         "strop-train sft --config sft.yaml --data sets --out x steps=4 cache=d "
         "'preferences=[f, g/h]' 'sets=[bsds500/train]'"
