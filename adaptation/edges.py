@@ -163,7 +163,7 @@ class _Latest(threading.local):
     def of(self, guide: Tensor, radius: int, epsilon: float) -> GuidedFilter:
         wanted = radius, epsilon
         if self._filter is None or self._guide is not guide or self._settings != wanted:
-            values = guide.numpy().astype(np.float32) / 255
+            values = np.asarray(guide.numpy() / np.float32(255), np.float32)
             self._filter = GuidedFilter(values, radius, epsilon)
             self._guide, self._settings = guide, wanted
         return self._filter

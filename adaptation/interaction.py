@@ -241,12 +241,13 @@ class Interaction:
         moved = at_edges(logits, answer.prompt, answer.embedding, self._stride, self.edges)
         mask = self.sam.binary_mask(moved, answer.embedding, size)
         n_wrong = contradicted(mask, answer.prompt.clicks, answer.view.size)
-        if not n_wrong:
+        if not n_wrong and mask.any():
             return mask
-        # Between two pixels of the grid a click may end up on the wrong side of a moved border.
+        # Between two pixels of the grid a click may end up on the wrong side of a moved border,
+        # and the filter may wipe out a mask of a few pixels.
         plain = self.sam.binary_mask(logits, answer.embedding, size)
         is_better = contradicted(plain, answer.prompt.clicks, answer.view.size) < n_wrong
-        return plain if is_better else mask
+        return plain if is_better or not mask.any() else mask
 
     def _view(
         self,

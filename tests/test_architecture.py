@@ -34,7 +34,7 @@ ENVIRONMENT_READERS = {
     "backend/demo.py",
     "backend/settings.py",
     "training/cli.py",
-    "training/pretrain.py",
+    "training/ranks.py",
 }
 
 

@@ -78,6 +78,11 @@ class Rank:
         return found
 
 
+def is_first_process() -> bool:
+    """Whether this process speaks for all that `torchrun` started; true without it."""
+    return os.environ.get("RANK", "0") == "0" or not dist.is_torchelastic_launched()
+
+
 def run_ranks(job: Job, config: Any, processes: int) -> None:
     """Run a job in the ranks that `torchrun` started, else in `processes` of our own.
 

@@ -311,7 +311,7 @@ class Tuning:
         if self._rank.is_first:
             epoch = self._step * self._config.batch / self._recipe.n_train
             about = {"step": self._step, "epoch": epoch, "minutes": self._elapsed_s() / 60}
-            rounded = {name: float(f"{value:.6g}") for name, value in (about | values).items()}
+            rounded = {name: float(f"{value:.6g}") for name, value in {**about, **values}.items()}
             write_row(self._config.run, {**rounded, "step": self._step})
 
     def save(self) -> None:

@@ -52,7 +52,8 @@ def drawn(sam: PromptableSam, answer: Answer) -> NDArray[np.bool_]:
     """The shown mask in its view, with its border at the image's edges."""
     logits = answer.shown_logits[0, 0]
     moved = at_edges(logits, answer.prompt, answer.embedding, 4.0, EdgeSettings())
-    return sam.binary_mask(moved, answer.embedding)
+    mask, plain = (sam.binary_mask(z, answer.embedding) for z in (moved, logits))
+    return mask if mask.any() else plain
 
 
 def test_the_first_click_is_decoded_on_the_whole_image_as_ambiguous(
@@ -70,11 +71,13 @@ def test_the_first_click_is_decoded_on_the_whole_image_as_ambiguous(
 
 
 def test_parts_that_nothing_points_at_are_left_out_unless_they_are_wanted(
-    interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
+    sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
-    whole = Interaction(sam, ZoomSettings(), only_parts=False)
+    plain = EdgeSettings(is_on=False)
+    whole = Interaction(sam, ZoomSettings(), only_parts=False, edges=plain)
+    parts = Interaction(sam, ZoomSettings(), edges=plain)
     everything = whole.mask(whole.answer(encoder(sam, photo), SIZE, CLICKS[:1]))
-    clicked = interaction.mask(interaction.answer(encoder(sam, photo), SIZE, CLICKS[:1]))
+    clicked = parts.mask(parts.answer(encoder(sam, photo), SIZE, CLICKS[:1]))
     assert not (clicked & ~everything).any()
     assert clicked.sum() < everything.sum()
 
@@ -193,3 +196,22 @@ def test_contradicted_clicks_are_counted_at_any_size(scale: float, n_wrong: int)
     mask[:10, :10] = mask[14:, 14:] = True  # misses (15, 5), holds (16, 16)
     drawn = cv2.resize(mask.astype(np.uint8), None, fx=scale, fy=scale, interpolation=0) > 0
     assert contradicted(drawn, clicks, (20, 20)) == n_wrong
+
+
+def test_the_edges_never_wipe_a_mask_out(sam: PromptableSam) -> None:
+    # One grid cell of object in a picture of two colours: the filter alone would leave nothing.
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:, 32:] = 255
+    interaction = Interaction(sam, ZoomSettings(is_on=False), corrector=_one_cell)
+    answer = interaction.answer(encoder(sam, picture), (64, 64), as_clicks([(50, 10, True)]))
+    moved = at_edges(
+        answer.shown_logits[0, 0], answer.prompt, answer.embedding, 4.0, EdgeSettings()
+    )
+    assert not (moved > 0).any()
+    assert interaction.mask(answer).any()
+
+
+def _one_cell(prediction: MaskPrediction, prompt: Prompt, embedding: Embedding) -> torch.Tensor:
+    logits = torch.full_like(prediction.shown_logits(), -20.0)
+    logits[..., 10, 4] = 20.0
+    return logits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from pathlib import Path
@@ -60,16 +59,11 @@ def _without_folders(setting: str) -> str:
 
 def show_report(run: Path) -> None:
     """Print what a finished run measured, before and after."""
-    from torch import distributed
-
+    from training.ranks import is_first_process
     from training.tuning_report import DECODER, REPORT, summary
 
-    if distributed.is_torchelastic_launched() and not _is_first():
+    if not is_first_process():
         return
     report = json.loads((run / REPORT).read_text(encoding="utf-8"))
     click.echo(summary(report))
     click.echo(f"\n{run}: {DECODER}, {REPORT}, curves.png, log.jsonl")
-
-
-def _is_first() -> bool:
-    return os.environ.get("RANK", "0") == "0"
