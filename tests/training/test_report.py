@@ -76,6 +76,7 @@ def identity(has_groups: bool = True) -> dict[str, object]:
             "seed": 0,
         },
         "zoom": {"is_on": True},
+        "edges": {"is_on": True},
         "correct": False,
         "adapt": "both",
         "learner": {},
