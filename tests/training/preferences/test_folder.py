@@ -15,8 +15,9 @@ from training.preferences.folder import whole_folder
 from training.preferences.rows import FORMAT
 
 MAKING = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 from training.preferences.folder import whole_folder
 with whole_folder(Path(sys.argv[1]), replace=True) as folder:
     (folder / "report.json").write_text("half")
