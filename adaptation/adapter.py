@@ -79,6 +79,16 @@ class Adapter:
             sha.update(self.deltas[name].cpu().contiguous().numpy().tobytes())
         return sha.hexdigest()[:12]
 
+    def packed(self) -> Adapter:
+        """The same in one piece of memory: hundreds of small ones leave gaps behind."""
+        if self.is_base:
+            return self
+        flat = torch.cat([d.reshape(-1) for d in self.deltas.values()])
+        pieces = flat.split([d.nelement() for d in self.deltas.values()])
+        shapes = (d.shape for d in self.deltas.values())
+        views = (piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True))
+        return Adapter(dict(zip(self.deltas, views, strict=True)), self.decoder_id)
+
     def weights(self, sam: PromptableSam) -> dict[str, Tensor] | None:
         """The adapted parameters for :meth:`PromptableSam.decode`; None for the base decoder."""
         if self.is_base:
@@ -104,7 +114,7 @@ def save_adapter(adapter: Adapter, path: Path, metadata: Mapping[str, str]) -> N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    tensors = {n: d.cpu().contiguous() for n, d in adapter.deltas.items()}
+    tensors = {n: d.cpu().contiguous().clone() for n, d in adapter.deltas.items()}
     save_file(tensors, partial, {**metadata, "decoder_id": adapter.decoder_id})
     partial.replace(path)
 

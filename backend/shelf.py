@@ -114,7 +114,7 @@ class Shelf:
         """Let the next click be answered with an adapter, and keep it on the disk."""
         version = adapter.version
         with self._lock:
-            self._hold(name, _Held(adapter, version, self._clock()))
+            self._hold(name, _Held(adapter.packed(), version, self._clock()))
         try:
             save_adapter(adapter, self._path(name), {"session": name, "version": version})
         except OSError as error:
@@ -163,7 +163,7 @@ class Shelf:
         except ModelError as error:
             logger.warning("what session %s had learned is left out: %s", name, error)
             adapter = Adapter(decoder_id=self._sam.decoder_id)
-        return _Held(adapter, adapter.version, self._clock())
+        return _Held(adapter.packed(), adapter.version, self._clock())
 
     def _hold(self, name: str, held: _Held) -> None:
         self._held[name] = held

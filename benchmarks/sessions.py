@@ -225,16 +225,20 @@ def measure_taught(
 ) -> dict[str, Any]:
     """Clicks while one finished mask after the other is taught behind them."""
     with running(sam, is_on=False) as off, running(sam, is_on=True) as on:
-        before = memory_mb()
         for number in range(args.taught):
-            draw([off, on], images, [number % 4], f"taught-{number}")
+            wait_for_rest(on)
+            draw([Side(on.service)], images, [number % 4], f"taught-{number}")
+            draw([off], images, [4 + number % 8], f"beside-{number}")  # nobody learns meanwhile
             submit(on, number)
-            draw([off, on], images, [4 + number % 8], f"beside-{number}")
-        while not learning_of(on).idle():
-            time.sleep(0.05)
-        taken = memory_mb() - before
-        found = compared(off, on)
-        return {**found, "objects_taught": args.taught, "memory_mb": round(taken, 1)}
+            draw([on], images, [4 + number % 8], f"beside-{number}")
+        wait_for_rest(on)
+        return {**compared(off, on), "objects_taught": args.taught}
+
+
+def wait_for_rest(side: Side) -> None:
+    """Wait until nothing is taught and nobody thinks."""
+    while not learning_of(side).idle():
+        time.sleep(0.05)
 
 
 def submit(side: Side, number: int) -> None:

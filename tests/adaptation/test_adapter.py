@@ -48,6 +48,16 @@ def test_a_saved_adapter_comes_back_bit_for_bit(sam: PromptableSam, tmp_path: Pa
     assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "a.safetensors"]
 
 
+def test_an_adapter_in_one_piece_is_the_same_one(sam: PromptableSam, tmp_path: Path) -> None:
+    adapter = adapter_of(sam, nudged(sam))
+    packed = adapter.packed()
+    assert packed.version == adapter.version and packed.n_bytes == adapter.n_bytes
+    assert len({d.untyped_storage().data_ptr() for d in packed.deltas.values()}) == 1
+    save_adapter(packed, tmp_path / "a.safetensors", {})
+    assert load_adapter(tmp_path / "a.safetensors", sam).version == adapter.version
+    assert Adapter().packed().is_base
+
+
 def test_the_base_adapter_answers_like_the_base_decoder(
     sam: PromptableSam, image: NDArray[np.uint8]
 ) -> None:
