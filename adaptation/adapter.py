@@ -84,7 +84,7 @@ class Adapter:
         if self.is_base:
             return self
         flat = torch.cat([d.reshape(-1) for d in self.deltas.values()])
-        pieces = flat.split([d.nelement() for d in self.deltas.values()])
+        pieces = torch.split(flat, [d.nelement() for d in self.deltas.values()])
         shapes = (d.shape for d in self.deltas.values())
         views = (piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True))
         return Adapter(dict(zip(self.deltas, views, strict=True)), self.decoder_id)
