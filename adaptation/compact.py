@@ -62,8 +62,15 @@ class Window:
     @property
     def grid(self) -> tuple[slice, slice]:
         """Rows and columns of the stride-8 grid that the window covers."""
-        top, left = self.y // STRIDE, self.x // STRIDE
-        return slice(top, top + self.height // STRIDE), slice(left, left + self.width // STRIDE)
+        return self.pixels(STRIDE)
+
+    def pixels(self, stride: int) -> tuple[slice, slice]:
+        """Rows and columns that the window covers on a grid of ``stride`` frame pixels."""
+        top, left = self.y // stride, self.x // stride
+        return (
+            slice(top, top + self.height // stride),
+            slice(left, left + self.width // stride),
+        )
 
 
 class CompactEncoder(nn.Module):

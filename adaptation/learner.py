@@ -25,7 +25,15 @@ from adaptation import losses
 from adaptation.adapter import Adapter, adapter_of, trainable_names
 from adaptation.correction import ClickCorrection, CorrectionSettings
 from adaptation.guard import Guard, GuardSettings, reason_against
-from adaptation.lessons import Asked, Lesson, asked, lesson_loss, lessons_of, simulated_prompt
+from adaptation.lessons import (
+    Asked,
+    Lesson,
+    asked,
+    lesson_loss,
+    lessons_of,
+    simulated_prompt,
+    window_around,
+)
 from adaptation.sam import PromptableSam
 from adaptation.types import Click, Embedding, Prompt
 from adaptation.zoom import View
@@ -157,7 +165,8 @@ class OnlineLearner:
             clicks: All clicks on it, original pixels.
             mask: ``[H, W]`` bool, as submitted, at the original size.
             encode: Embedding of a view of its image; kept, and called again in replay.
-            pause: Called before every step; returns when no click waits for the processor.
+            pause: Called before every part of a step; returns when no click waits for the
+                processor.
         """
         settings = self.settings
         lessons = lessons_of(
@@ -185,11 +194,16 @@ class OnlineLearner:
             version=self.adapter.version,
         )
 
-    def think(self, should_stop: Callable[[], bool] = lambda: False) -> int:
+    def think(
+        self,
+        should_stop: Callable[[], bool] = lambda: False,
+        pause: Callable[[], object] = lambda: None,
+    ) -> int:
         """Use the annotator's thinking time: replay with fresh clicks while it still helps.
 
         Args:
             should_stop: Asked before every step; True when a click waits.
+            pause: As for :meth:`observe_mask`.
 
         Returns:
             Steps made; 0 when there is nothing to learn or nothing more to gain.
@@ -199,7 +213,9 @@ class OnlineLearner:
         pool = [m for m in self._memory if not m.is_kept_out]
         if not pool:
             return 0
-        n_steps = self._run_steps(self.settings.think_steps, lambda: self._draw(pool), should_stop)
+        n_steps = self._run_steps(
+            self.settings.think_steps, lambda: self._draw(pool), should_stop, pause
+        )
         if n_steps:
             self._note_progress()
         return n_steps
@@ -243,7 +259,7 @@ class OnlineLearner:
         n_steps = self._run_steps(
             self.settings.steps,
             lambda: [self._pick(lessons), *self._draw(pool)[1:]],
-            _go_on_after(pause),
+            pause=pause,
         )
         if probes and self._probe_iou(probes) < known - self.settings.guard.probe_drop:
             logger.info("an update made earlier objects worse and was dropped")
@@ -295,6 +311,7 @@ class OnlineLearner:
         n_steps: int,
         draw: Callable[[], list[tuple[Lesson, bool]]],
         should_stop: Callable[[], bool] = lambda: False,
+        pause: Callable[[], object] = lambda: None,
     ) -> int:
         """Adam steps from the current adapter; a step that is not finite ends them."""
         base = self.sam.decoder_parameters()
@@ -305,9 +322,8 @@ class OnlineLearner:
         )
         done = 0
         while done < n_steps and not should_stop():
-            loss = self._loss(draw(), weights)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            self._backward(draw(), weights, pause)
             norm = torch.nn.utils.clip_grad_norm_(weights.values(), self.settings.clip)
             if not bool(torch.isfinite(norm)):
                 logger.warning("a learning step was dropped: its gradient is not finite")
@@ -325,20 +341,35 @@ class OnlineLearner:
         elif n_steps:
             logger.warning("an update was dropped: its weights do not fit into float16")
 
-    def _loss(self, batch: list[tuple[Lesson, bool]], weights: dict[str, Tensor]) -> Tensor:
-        embeddings = [lesson.embedding() for lesson, _ in batch]
-        prompts = [
-            self._prompt(lesson, embedding, weights, simulate)
-            for (lesson, simulate), embedding in zip(batch, embeddings, strict=True)
-        ]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_half()):
-            prediction = self.sam.decode(embeddings, prompts, weights=weights)
-        lessons = [lesson for lesson, _ in batch]
-        loss = lesson_loss(prediction, lessons, self.settings.iou_weight)
+    def _backward(
+        self,
+        batch: list[tuple[Lesson, bool]],
+        weights: dict[str, Tensor],
+        pause: Callable[[], object],
+    ) -> None:
+        """Add the gradient of a batch, one lesson after the other, so that clicks get between."""
+        for lesson, simulate in batch:
+            pause()
+            loss = self._lesson_loss(lesson, simulate, weights) / len(batch)
+            torch.autograd.backward(loss)
         if self.settings.anchor:
             base = {n: v for n, v in self.sam.decoder_parameters().items() if n in weights}
-            loss = loss + self.settings.anchor * losses.anchor_loss(weights, base)
-        return loss
+            torch.autograd.backward(self.settings.anchor * losses.anchor_loss(weights, base))
+
+    def _lesson_loss(self, lesson: Lesson, simulate: bool, weights: dict[str, Tensor]) -> Tensor:
+        """Loss of one lesson, on the part of the frame that it needs if the model reads parts."""
+        sam, embedding = self.sam, lesson.embedding()
+        prompt = self._prompt(lesson, embedding, weights, simulate)
+        window = None
+        if sam.reads_windows:
+            window = window_around(lesson.labels, prompt, embedding, sam.input_size)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_half()):
+            if window is None:
+                prediction = sam.decode(embedding, [prompt], weights=weights)
+            else:
+                prediction = sam.decode_within(embedding, prompt, window, weights=weights)
+        taught = lesson if window is None else lesson.within(window)
+        return lesson_loss(prediction, [taught], self.settings.iou_weight)
 
     def _prompt(
         self, lesson: Lesson, embedding: Embedding, weights: dict[str, Tensor], simulate: bool
@@ -368,16 +399,6 @@ class OnlineLearner:
         loss = float(lesson_loss(prediction, kept_out, 0.0))
         self._stale = 0 if loss < self._best_kept_out - 1e-3 else self._stale + 1
         self._best_kept_out = min(loss, self._best_kept_out)
-
-
-def _go_on_after(pause: Callable[[], object]) -> Callable[[], bool]:
-    """Steps that wait for clicks but are not given up for them."""
-
-    def should_stop() -> bool:
-        pause()
-        return False
-
-    return should_stop
 
 
 def has_fast_bfloat16() -> bool:

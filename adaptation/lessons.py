@@ -19,14 +19,23 @@ from torch import Tensor
 
 from adaptation import losses
 from adaptation.clicker import next_click
+from adaptation.compact import STRIDE, Window
 from adaptation.interaction import LOGIT_LIMIT
 from adaptation.masks import erosion_band, erosion_radius
+from adaptation.prompt_maps import LOGIT_STRIDE
+from adaptation.prompts import box_coordinates, click_coordinates
 from adaptation.sam import PromptableSam, Weights
 from adaptation.types import Click, Embedding, MaskPrediction, Prompt, Size
 from adaptation.zoom import View
 
 UNLABELLED = -1
 """Value of a label map's pixels about which nothing is said."""
+
+MARGIN_CELLS = 4
+"""Cells of the embedding's grid around what a lesson is about; fewer cost the object's context."""
+
+LARGEST_WINDOW = 0.8
+"""Share of the frame above which the whole frame is decoded."""
 
 
 class Asked(Protocol):
@@ -72,6 +81,10 @@ class Lesson:
     prompt: Prompt
     embedding: Callable[[], Embedding]
     labels: Tensor
+
+    def within(self, window: Window) -> Lesson:
+        """The same lesson with the labels of a part of the frame only."""
+        return replace(self, labels=self.labels[window.pixels(LOGIT_STRIDE)])
 
     @property
     def target(self) -> Tensor:
@@ -232,6 +245,57 @@ def _in_view(click: Click, embedding: Embedding, sam: PromptableSam) -> Click:
         y=min(max(y, 0.0), height - 1.0),
         is_positive=click.is_positive,
     )
+
+
+def window_around(
+    labels: Tensor, prompt: Prompt, embedding: Embedding, model_size: int
+) -> Window | None:
+    """The part of the frame that a lesson needs: object, clicks and box, with a margin.
+
+    Args:
+        labels: ``[h, w]``, see :class:`Lesson`.
+        prompt: What is asked, in pixels of the encoded image.
+        embedding: Of the image.
+        model_size: Side of the model's frame.
+
+    Returns:
+        None where there is no object, or where the part is hardly smaller than the frame.
+    """
+    corners = _corners(labels, prompt, embedding)
+    if corners is None:
+        return None
+    n_cells = model_size // STRIDE
+    low = np.floor(corners[0] / STRIDE).astype(int) - MARGIN_CELLS
+    high = np.ceil((corners[1] + 1) / STRIDE).astype(int) + MARGIN_CELLS
+    (left, top), (right, bottom) = low.clip(min=0), high.clip(max=n_cells)
+    if (right - left) * (bottom - top) > LARGEST_WINDOW * n_cells**2:
+        return None
+    return Window(
+        x=int(left) * STRIDE,
+        y=int(top) * STRIDE,
+        width=int(right - left) * STRIDE,
+        height=int(bottom - top) * STRIDE,
+    )
+
+
+def _corners(
+    labels: Tensor, prompt: Prompt, embedding: Embedding
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Least and greatest (x, y) of object, clicks and box, in pixels of the model's frame."""
+    rows, columns = np.nonzero(labels.numpy() == 1)
+    if not len(rows):
+        return None
+    low = [np.array([columns.min(), rows.min()]) * LOGIT_STRIDE]
+    high = [np.array([columns.max() + 1, rows.max() + 1]) * LOGIT_STRIDE]
+    if prompt.clicks:
+        points = click_coordinates(prompt.clicks, embedding)
+        low.append(points.min(axis=0))
+        high.append(points.max(axis=0))
+    if prompt.box is not None:
+        box = box_coordinates(prompt.box, embedding)
+        low.append(box[:2])
+        high.append(box[2:])
+    return np.min(low, axis=0), np.max(high, axis=0)
 
 
 def lesson_loss(prediction: MaskPrediction, lessons: Sequence[Lesson], iou_weight: float) -> Tensor:

@@ -22,8 +22,11 @@ from segment_anything.modeling import MaskDecoder, Sam
 from torch import Tensor, nn
 
 from adaptation.checkpoints import describe_mismatch
+from adaptation.compact import CompactPromptEncoder, Window
 from adaptation.errors import InputError, ModelError
+from adaptation.prompt_maps import LOGIT_STRIDE
 from adaptation.prompts import (
+    EncodedPrompts,
     check_image,
     encode_prompts,
     guide_of,
@@ -231,6 +234,48 @@ class PromptableSam:
         ]
         return _in_order(parts, [i for group in groups.values() for i in group])
 
+    @property
+    def reads_windows(self) -> bool:
+        """Whether :meth:`decode_within` works: the compact model's decoder reads any part."""
+        return isinstance(self.sam.prompt_encoder, CompactPromptEncoder)
+
+    def decode_within(
+        self,
+        embedding: Embedding,
+        prompt: Prompt,
+        window: Window,
+        *,
+        weights: Weights | None = None,
+    ) -> MaskPrediction:
+        """Answer one prompt in a part of the frame: cheaper, for learning.  Differentiable.
+
+        The compact model is trained on such parts, so both ways agree, though not exactly: what
+        lies outside of the window is not looked at.
+
+        Args:
+            embedding: Of the whole frame.
+            prompt: In pixels of the image that is encoded; its clicks lie inside the window.
+            window: In pixels of the model's frame.
+            weights: As for :meth:`decode`.
+
+        Returns:
+            The answer of one prompt, with the logits of the window only.
+
+        Raises:
+            ModelError: An embedding of another encoder, or a model that reads whole frames only.
+        """
+        self._matched(embedding, [prompt])
+        encoder = self.sam.prompt_encoder
+        if not isinstance(encoder, CompactPromptEncoder):
+            raise ModelError(f"The model {self.model_id} reads whole frames only.")
+        encoded = _within(encode_prompts([prompt], [embedding], self.device), window)
+        with torch.no_grad():
+            sparse, dense = encoder.encode(encoded.points, encoded.boxes, encoded.masks, window)
+            image_pe = encoder.dense_pe(window)
+        rows, columns = window.grid
+        features = embedding.features[..., rows, columns].to(self.device, torch.float32)
+        return self._predict([prompt], features, image_pe, sparse, dense, weights)
+
     def _matched(
         self, embeddings: Embedding | Sequence[Embedding], prompts: Sequence[Prompt]
     ) -> list[Embedding]:
@@ -257,16 +302,24 @@ class PromptableSam:
         with torch.no_grad():
             sparse, dense = self.sam.prompt_encoder(encoded.points, encoded.boxes, encoded.masks)
         features = torch.cat([e.features.to(self.device, torch.float32) for e in embeddings])
+        return self._predict(prompts, features, self._image_pe, sparse, dense, weights)
+
+    def _predict(
+        self,
+        prompts: list[Prompt],
+        features: Tensor,
+        image_pe: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
+        weights: Weights | None,
+    ) -> MaskPrediction:
         logits, predicted_iou, upscaled = torch.func.functional_call(
-            self._shell(),
-            self._with(weights),
-            (features, self._image_pe, sparse, dense),
+            self._shell(), self._with(weights), (features, image_pe, sparse, dense)
         )
-        ambiguous = torch.tensor([p.is_ambiguous for p in prompts], device=self.device)
         return MaskPrediction(
             low_res_logits=logits,
             predicted_iou=predicted_iou,
-            is_ambiguous=ambiguous,
+            is_ambiguous=torch.tensor([p.is_ambiguous for p in prompts], device=self.device),
             upscaled=upscaled,
         )
 
@@ -354,3 +407,17 @@ def _in_order(parts: list[MaskPrediction], positions: list[int]) -> MaskPredicti
         is_ambiguous=torch.cat([p.is_ambiguous for p in parts])[order],
         upscaled=torch.cat([p.upscaled for p in parts])[order],
     )
+
+
+def _within(encoded: EncodedPrompts, window: Window) -> EncodedPrompts:
+    """Prompts of the whole frame in a part of it."""
+    corner = torch.tensor([window.x, window.y], dtype=torch.float32)
+    points, boxes, masks = encoded.points, encoded.boxes, encoded.masks
+    if points is not None:
+        points = points[0] - corner.to(points[0].device), points[1]
+    if boxes is not None:
+        boxes = boxes - corner.repeat(2).to(boxes.device)
+    if masks is not None:
+        rows, columns = window.pixels(LOGIT_STRIDE)
+        masks = masks[..., rows, columns]
+    return EncodedPrompts(points=points, boxes=boxes, masks=masks)

@@ -26,11 +26,15 @@ from adaptation.types import Embedding
 from adaptation.zoom import View
 from backend.encoding import Encoder, TaskImage
 from backend.images import ImageIdentity
+from backend.prefetch import lower_priority
 from backend.records import ClickJob, ClickResult
 from backend.school import OnlineOptions, School
 from backend.sessions import ObjectKey
 
 logger = logging.getLogger(__name__)
+
+LEARNING_NICENESS = 19
+"""Of the thread that learns: a click that comes in the middle of a computation takes its core."""
 
 MAX_IMAGES = 256
 """Images of the last clicks of which it is known where they are read from."""
@@ -116,6 +120,7 @@ class OnlineLearning:
 
     def _run(self) -> None:
         torch.set_num_threads(self._n_threads)
+        lower_priority(LEARNING_NICENESS)
         self._guarded("take up what was missed", self._take_up)
         self._done()
         while not self._is_stopping.is_set():

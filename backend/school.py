@@ -160,7 +160,7 @@ class School:
             return False
         awake = max(thinkers, key=lambda a: self._shelf.used_at(a.name))
         with self._whole(awake):
-            thought = awake.taught.think(should_stop)
+            thought = awake.taught.think(should_stop, self._pause)
             if thought.n_begun:
                 self._write(awake, _thought(awake, thought))
         if thought.n_steps or should_stop():

@@ -163,8 +163,8 @@ class TaughtSession:
         self._diary.append(_Lesson(taught))
         return report
 
-    def think(self, should_stop: Callable[[], bool]) -> Thought:
-        """Replay in idle time."""
+    def think(self, should_stop: Callable[[], bool], pause: Pause) -> Thought:
+        """Replay in idle time, waiting within a step and stopping between steps."""
         n_begun = 0
 
         def counted() -> bool:
@@ -173,7 +173,7 @@ class TaughtSession:
             n_begun += not is_over
             return is_over
 
-        n_steps = self._awake().think(counted)
+        n_steps = self._awake().think(counted, pause)
         self._adapter = self._awake().adapter
         last = self._diary[-1]
         if n_begun and isinstance(last, _Lesson):
@@ -190,7 +190,7 @@ class TaughtSession:
             left -= 1
             return left < 0
 
-        return self.think(is_enough)
+        return self.think(is_enough, pause)
 
     def forget(self, annotation_id: str, pause: Pause) -> int:
         """Un-learn an annotation: everything after it is taught again without it.

@@ -73,7 +73,7 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
             interaction=Interaction(
                 sam,
                 _zoom(settings),
-                _corrector(settings, sam, learner),
+                _corrector(sam, learner),
                 edges=EdgeSettings(**settings.edges.model_dump()),
             ),
             learning=_learning(settings, sam, encoder, journal, learner, folder),
@@ -131,10 +131,9 @@ def _learning(
     return OnlineLearning(sam, encoder, journal, learner, options, album)
 
 
-def _corrector(
-    settings: Settings, sam: PromptableSam, learner: LearnerSettings
-) -> Corrector | None:
-    if not settings.learning.is_on:
+def _corrector(sam: PromptableSam, learner: LearnerSettings) -> Corrector | None:
+    """Shown masks obey the clicks whether sessions learn or not."""
+    if not learner.correction.is_on:
         return None
     return ClickCorrection(learner.correction, sam.input_size)
 
