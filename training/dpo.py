@@ -30,7 +30,13 @@ from training.ranks import Rank, run_ranks
 from training.tuning import Pick, Policy, Tally, Tuning, open_model, open_replayer
 from training.tuning_comparisons import Compared, Desk, best_is_scored_highest, known_quality
 from training.tuning_config import TuningConfig
-from training.tuning_items import Comparison, comparisons_of_preferences, usable
+from training.tuning_items import (
+    Comparison,
+    bounded,
+    comparisons_of_preferences,
+    of_objects,
+    usable,
+)
 from training.tuning_reference import NO_TOKEN, Reference, match_tokens, reference_of
 from training.tuning_replay import Replayer
 
@@ -57,6 +63,8 @@ class DpoConfig(TuningConfig):
     rpo_alpha: float = 0.0
     sources: tuple[str, ...] = SOURCES
     min_margin: float = 0.0
+    objects: int | None = None
+    most_per_object: int | None = 8
     ranking_weight: float = 0.1
     error_weight: float = 1.0
     temperature: float = 0.1
@@ -83,6 +91,9 @@ class DpoConfig(TuningConfig):
             for name in ("rpo_alpha", "min_margin", "ranking_weight", "error_weight", "min_gap")
             if getattr(self, name) < 0
         ]
+        for name in ("objects", "most_per_object"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                found.append(f"{name} must be 1 or more, or empty for all")
         if not 0 <= self.label_smoothing < 0.5:
             found.append("label_smoothing is a chance from 0 to below 0.5")
         if self.label_smoothing and self.loss_type not in ("bce", "dpo"):
@@ -117,7 +128,7 @@ class DpoRecipe:
     def __init__(self, config: DpoConfig, replayer: Replayer, rank: Rank) -> None:
         self._config, self._desk, self._sam = config, Desk(replayer), replayer.sam
         found = find_comparisons(config)
-        items, self._left_out = usable(found, self._desk.replay, rank, config.max_unusable)
+        items, self._left_out = usable(found, self._desk.check, rank, config.max_unusable)
         self._train = [item for item in items if item.split == "train"]
         self._val = [item for item in items if item.split == "val"]
         if not self._train:
@@ -223,6 +234,7 @@ class DpoRecipe:
         tally = Tally()
         tally.note("calibration/accuracies", best_is_scored_highest(scores, quality))
         tally.note("calibration/error", (scores - iou).abs().flatten())
+        tally.note_gap("calibration/ece", scores, iou)
         shown = iou.gather(1, prediction.shown_token()[:, None])[:, 0]
         tally.note("iou", torch.where(batch.has_truth, shown, torch.nan))
         return config.ranking_weight * ranking + config.error_weight * error, tally
@@ -248,19 +260,23 @@ class DpoRecipe:
 
 
 def find_comparisons(config: DpoConfig) -> list[Comparison]:
-    """All comparisons of the config's folders that its filters let through, image by image.
+    """The comparisons of the config's folders that its filters and its bound let through.
+
+    They come image by image, and an object's one after the other.
 
     Raises:
         InputError: A folder is damaged.
     """
     lists = config.loss_type == "plackett-luce"
     album = Album(config.album or Path())
-    return [
+    found = [
         item
         for folder in config.preferences
         for item in comparisons_of_preferences(folder, album, lists=lists)
         if item.source in config.sources and item.has_margin(config.min_margin)
     ]
+    drawn = of_objects(found, config.objects, config.seed)
+    return bounded(drawn, config.most_per_object, config.seed)
 
 
 def run(config: DpoConfig, command: str = "strop-train dpo") -> None:

@@ -28,7 +28,7 @@ from adaptation.album import Album
 from adaptation.clicker import noisy_click
 from adaptation.errors import InputError, SettingsError
 from adaptation.interaction import Answer, Encode, Interaction
-from adaptation.lessons import Lesson, asked, lesson_loss, simulated_prompt
+from adaptation.lessons import Lesson, asked, lesson_loss
 from adaptation.losses import mask_iou
 from adaptation.sam import PromptableSam
 from adaptation.types import Box, Click, MaskPrediction, Prompt, Size
@@ -36,6 +36,8 @@ from training.clicks import jittered_box
 from training.datasets import FolderSet, ObjectRef, open_sets, sample_objects, split_by_group
 from training.ranks import Rank, run_ranks
 from training.tuning import Pick, Policy, Tally, Tuning, open_model, open_replayer
+from training.tuning_clicks import simulated_prompts
+from training.tuning_comparisons import best_is_scored_highest
 from training.tuning_config import TuningConfig
 from training.tuning_items import (
     Exercise,
@@ -43,7 +45,7 @@ from training.tuning_items import (
     exercises_of_set,
     usable,
 )
-from training.tuning_replay import Replay, Replayer, Unusable, plane
+from training.tuning_replay import Replay, Replayer, Unusable, answered_in_turn, plane
 
 STAGE = "sft"
 
@@ -139,7 +141,7 @@ class SftRecipe:
 
     def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, Tally]:
         """The sum of the losses of one prompt of each object."""
-        lessons = [self._lesson(policy, pick) for pick in picks]
+        lessons = self._turns(policy, picks)
         prediction = policy.decode([each.embedding() for each in lessons], _prompts(lessons))
         mean = lesson_loss(prediction, lessons, self._config.iou_weight)
         tally = _tally(prediction, lessons)
@@ -190,18 +192,22 @@ class SftRecipe:
             for each, labels in zip(replay.asked, replay.planes["labels"], strict=True)
         ]
 
-    def _lesson(self, policy: Policy, pick: Pick) -> Lesson:
-        """One of an object's prompts, or clicks on what the decoder makes of its view by now."""
-        rng, config = pick.rng, self._config
+    def _turns(self, policy: Policy, picks: Sequence[Pick]) -> list[Lesson]:
+        """A prompt of each object, or clicks on what the decoder makes of its view by now."""
+        lessons = [self._drawn_prompt(pick) for pick in picks]
+        config = self._config
+        fresh = [i for i, p in enumerate(picks) if p.rng.random() < config.simulated_share]
+        rngs = [picks[i].rng for i in fresh]
+        counts = [int(rng.integers(1, config.simulated_clicks + 1)) for rng in rngs]
+        made = simulated_prompts(policy, [lessons[i] for i in fresh], counts, rngs)
+        for index, lesson in zip(fresh, made, strict=True):
+            lessons[index] = lesson
+        return lessons
+
+    def _drawn_prompt(self, pick: Pick) -> Lesson:
         lessons = self._lessons(self._train[pick.index])
-        is_later = len(lessons) > 1 and rng.random() >= _FIRST_SHARE
-        lesson = lessons[int(rng.integers(1, len(lessons))) if is_later else 0]
-        if rng.random() >= config.simulated_share:
-            return lesson
-        n_clicks = int(rng.integers(1, config.simulated_clicks + 1))
-        embedding = lesson.embedding()
-        prompt = simulated_prompt(lesson, embedding, policy.sam, policy.weights, n_clicks, rng)
-        return Lesson(prompt=prompt, embedding=lambda: embedding, labels=lesson.labels)
+        is_later = len(lessons) > 1 and pick.rng.random() >= _FIRST_SHARE
+        return lessons[int(pick.rng.integers(1, len(lessons))) if is_later else 0]
 
 
 def find_exercises(config: SftConfig) -> list[Exercise]:
@@ -251,7 +257,7 @@ def annotate(
     """
     size = (truth.shape[0], truth.shape[1])
     if item.clicks or item.box is not None:
-        answers = _answers(interaction, encode, size, item.clicks, item.box)
+        answers = answered_in_turn(interaction, encode, size, item.clicks, item.box)
     else:
         answers = _simulated(interaction, encode, truth, config.clicks, rng)
     n_kept = min(config.prompts, len(answers))
@@ -261,21 +267,6 @@ def annotate(
     if item.box is None and rng.random() < config.boxes:
         kept.insert(1, interaction.answer(encode, size, (), _box(truth, rng)))
     return kept
-
-
-def _answers(
-    interaction: Interaction,
-    encode: Encode,
-    size: Size,
-    clicks: tuple[Click, ...],
-    box: Box | None,
-) -> list[Answer]:
-    """Clicks that were made, one after the other."""
-    answers: list[Answer] = []
-    for n in range(min(1, len(clicks)), len(clicks) + 1):
-        state = answers[-1].state if answers else None
-        answers.append(interaction.answer(encode, size, clicks[:n], box, state))
-    return answers
 
 
 def _simulated(
@@ -312,7 +303,7 @@ def _with_planes(
     answers: Sequence[Answer], truth: Mask, sam: PromptableSam
 ) -> tuple[Sequence[Answer], Mapping[str, Tensor]]:
     """Answers in whose view the object can be seen, and its mask there, `[n, h, w]`."""
-    planes = [plane(truth, answer, sam) for answer in answers]
+    planes = [plane(truth, answer.view, answer.input_size, sam) for answer in answers]
     seen = [index for index, labels in enumerate(planes) if bool((labels == 1).any())]
     if not seen:
         raise Unusable("its mask vanishes at the model's resolution")
@@ -324,15 +315,18 @@ def _prompts(lessons: Sequence[Lesson]) -> list[Prompt]:
 
 
 def _tally(prediction: MaskPrediction, lessons: Sequence[Lesson]) -> Tally:
-    """IoU of the shown masks, and how far the model's own estimate is off."""
-    logits = prediction.shown_logits()[:, 0].detach()
-    target = torch.stack([lesson.target for lesson in lessons]).to(logits.device)
-    pixels = torch.stack([lesson.pixel_weights for lesson in lessons]).to(logits.device)
-    iou = mask_iou(logits, target, pixels)
-    estimate = prediction.predicted_iou.gather(1, prediction.shown_token()[:, None])[:, 0]
+    """IoU of the shown masks, and what the model's own estimates are worth."""
+    logits, scores = prediction.low_res_logits.detach(), prediction.predicted_iou.detach()
+    target = torch.stack([lesson.target for lesson in lessons]).to(logits.device)[:, None]
+    pixels = torch.stack([lesson.pixel_weights for lesson in lessons]).to(logits.device)[:, None]
+    ious = mask_iou(logits, target, pixels)
+    shown = prediction.shown_token()[:, None]
     tally = Tally()
-    tally.note("iou", iou)
-    tally.note("predicted_iou_error", (estimate - iou).abs())
+    tally.note("iou", ious.gather(1, shown)[:, 0])
+    tally.note("predicted_iou_error", (scores - ious).abs().gather(1, shown)[:, 0])
+    tally.note_gap("calibration/ece", scores.gather(1, shown), ious.gather(1, shown))
+    offered = torch.where(prediction.is_ambiguous[:, None], ious[:, 1:], torch.nan)
+    tally.note("calibration/accuracies", best_is_scored_highest(scores[:, 1:], offered))
     return tally
 
 

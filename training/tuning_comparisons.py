@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from adaptation.interaction import Answer, Encode
-from adaptation.lessons import UNLABELLED
+from adaptation.lessons import UNLABELLED, AskedPrompt
 from adaptation.losses import mask_iou
-from adaptation.masks import decode_rle
+from adaptation.masks import Rle, decode_rle
 from adaptation.types import Embedding, MaskPrediction, Prompt, Size
+from adaptation.zoom import View
 from training.tuning_items import Comparison
 from training.tuning_reference import NO_TOKEN, Reference
-from training.tuning_replay import Replay, Replayer, Unusable, float_prompt, plane
+from training.tuning_replay import (
+    Replay,
+    Replayer,
+    Unusable,
+    answered_in_turn,
+    float_prompt,
+    plane,
+)
+
+_N_PLANES = 256
+"""Masks at the decoder's resolution that are kept at hand: the pairs of an object share most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,43 +65,68 @@ class Compared:
 class Desk:
     """Lays comparisons out side by side.
 
+    The clicks of an object are answered once, for all comparisons that are about it.
+
     Args:
         replayer: Of the base model.
     """
 
     def __init__(self, replayer: Replayer) -> None:
         self.replayer = replayer
+        self._latest: tuple[Any, Replay] | None = None
+        self._plane = lru_cache(_N_PLANES)(self._plane_of)
 
     def replay(self, item: Comparison) -> Replay:
-        """An item's prompt, and its masks in the prompt's view."""
-        return self.replayer.replay(
-            f"comparison {item.key}", item.image_key, item.read, lambda e, s: self._make(item, e, s)
-        )
+        """The prompts of an item's chain; it has the one of its `turn`."""
+        chain = (item.image_key, item.chain, item.box)
+        if self._latest is None or self._latest[0] != chain:
+            made = self.replayer.replay(
+                f"chain {chain}", item.image_key, item.read, lambda e, s: self._make(item, e, s)
+            )
+            self._latest = chain, made
+        return self._latest[1]
 
     def _make(
         self, item: Comparison, encode: Encode, size: Size
-    ) -> tuple[list[Answer], Mapping[str, Tensor]]:
-        named = {"region": item.region, "truth": item.truth}
-        rles = [*item.candidates, *(rle for rle in named.values() if rle is not None)]
-        if any(rle.size != size for rle in rles):
+    ) -> tuple[Sequence[Answer], Mapping[str, Tensor]]:
+        interaction = self.replayer.interaction
+        return answered_in_turn(interaction, encode, size, item.chain, item.box), {}
+
+    def check(self, item: Comparison) -> None:
+        """Replay an item, and look at its masks.
+
+        Raises:
+            Unusable: It says nothing.
+        """
+        masks_given = (*item.candidates, item.region, item.truth)
+        if any(rle is not None and rle.size != item.image_size for rle in masks_given):
             raise Unusable("one of its masks and its image differ in size")
-        answer = self.replayer.interaction.resume(encode, size, item.clicks, item.box)
-        sam = self.replayer.sam
-        masks = [plane(decode_rle(rle), answer, sam) for rle in item.candidates]
+        masks = self._masks(item, self.replay(item).asked[item.turn])
         if any(torch.equal(a, b) for a, b in zip(masks, masks[1:], strict=False)):
             raise Unusable("two of its masks are the same at the model's resolution")
-        planes = {n: plane(decode_rle(r), answer, sam) for n, r in named.items() if r is not None}
-        return [answer], {"masks": torch.stack(masks), **planes}
+
+    def _masks(self, item: Comparison, asked: AskedPrompt) -> list[Tensor]:
+        """The compared masks on the grid of the logits of the prompt's view, `[h, w]` int8 each."""
+        return [self._plane(rle, asked.view, asked.input_size) for rle in item.candidates]
+
+    def _plane_of(self, rle: Rle, view: View, input_size: Size) -> Tensor:
+        return plane(decode_rle(rle), view, input_size, self.replayer.sam)
 
     def batch(self, items: Sequence[Comparison]) -> Compared:
         """Lay out B comparisons; those with fewer masks than others are padded."""
         replays = [self.replay(item) for item in items]
-        masks = pad_sequence([r.planes["masks"] for r in replays], batch_first=True)
-        nothing = torch.zeros_like(replays[0].planes["masks"][0])
+        asked = [r.asked[item.turn] for r, item in zip(replays, items, strict=True)]
+        compared = [torch.stack(self._masks(i, a)) for i, a in zip(items, asked, strict=True)]
+        masks = pad_sequence(compared, batch_first=True)
+        nothing = torch.zeros_like(masks[0, 0])
         device = self.replayer.sam.device
 
-        def stacked(name: str) -> Tensor:
-            return torch.stack([(r.planes.get(name, nothing) == 1) for r in replays]).to(device)
+        def stacked(rles: Iterable[Rle | None]) -> Tensor:
+            planes = [
+                nothing if rle is None else self._plane(rle, a.view, a.input_size)
+                for rle, a in zip(rles, asked, strict=True)
+            ]
+            return (torch.stack(planes) == 1).float().to(device)
 
         counts = torch.tensor([len(item.candidates) for item in items])
         ious = [torch.tensor([_or_nan(iou) for iou in item.ious]) for item in items]
@@ -96,14 +134,14 @@ class Desk:
             self.replayer.encode(r, i.read, i.name) for r, i in zip(replays, items, strict=True)
         ]
         return Compared(
-            embeddings=[e(r.asked[0].view) for e, r in zip(encoders, replays, strict=True)],
-            prompts=[float_prompt(r.asked[0].prompt) for r in replays],
+            embeddings=[e(a.view) for e, a in zip(encoders, asked, strict=True)],
+            prompts=[float_prompt(a.prompt) for a in asked],
             masks=(masks == 1).float().to(device),
             present=(torch.arange(masks.shape[1]) < counts[:, None]).to(device),
             valid=(masks[:, 0] != UNLABELLED).float().to(device),
-            region=stacked("region").float(),
-            truth=stacked("truth").float(),
-            has_truth=torch.tensor(["truth" in r.planes for r in replays]).to(device),
+            region=stacked(item.region for item in items),
+            truth=stacked(item.truth for item in items),
+            has_truth=torch.tensor([item.truth is not None for item in items]).to(device),
             ious=pad_sequence(ious, batch_first=True, padding_value=torch.nan).to(device),
         )
 

@@ -7,7 +7,9 @@ is too much of the data, the run is refused.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -25,6 +27,7 @@ from adaptation.masks import Rle, decode_rle
 from adaptation.types import Box, Click, Size
 from training.datasets import FolderSet, ObjectRef
 from training.preferences.files import (
+    Example,
     PreferencePair,
     Prompted,
     RankedList,
@@ -34,7 +37,7 @@ from training.preferences.files import (
     read_rankings,
 )
 from training.ranks import Rank
-from training.tuning_replay import Replay, Unusable
+from training.tuning_replay import Unusable
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +89,9 @@ class Comparison(Subject):
     """A prompt, and masks for it from the best to the worst.
 
     Args:
+        object_id: The prompts of an object share one replay.
+        image_size: (H, W) of the upright original.
+        chain: The longest clicks on the object that begin with those of the prompt.
         source: outcome, correction, choice or ranking.
         candidates: Two or more, best first.
         ious: With the submitted mask, where one was painted.
@@ -93,6 +99,9 @@ class Comparison(Subject):
         truth: The mask that was submitted for the object, if one was.
     """
 
+    object_id: str
+    image_size: Size
+    chain: tuple[Click, ...]
     source: str
     candidates: tuple[Rle, ...]
     ious: tuple[float | None, ...]
@@ -104,6 +113,11 @@ class Comparison(Subject):
         """What it is, in full."""
         masks = (*self.candidates, self.region, self.truth)
         return f"{self.image_key} {masks} {self.clicks} {self.box}"
+
+    @property
+    def turn(self) -> int:
+        """The place of its prompt among those of the chain."""
+        return max(0, len(self.clicks) - 1)
 
     def has_margin(self, least: float) -> bool:
         """Whether the best is better than the worst by some IoU; True where that is not known."""
@@ -157,33 +171,92 @@ def comparisons_of_preferences(folder: Path, album: Album, *, lists: bool) -> li
         album: The images.
         lists: Whole ranked lists, and pairs only from sources that rank nothing; else pairs.
     """
-    truths = {example.object_id: example.mask for example in read_examples(folder)}
-    found = [_of_pair(pair, album, truths) for pair in read_pairs(folder)]
+    examples, pairs, rankings = read_examples(folder), read_pairs(folder), read_rankings(folder)
+    known = _Known(album, examples, [*examples, *pairs, *rankings])
+    found = [_of_pair(pair, known) for pair in pairs]
     if lists:
-        ranked = [_of_list(each, album, truths) for each in read_rankings(folder)]
+        ranked = [_of_list(each, known) for each in rankings]
         listed = {each.source for each in ranked}
         found = ranked + [pair for pair in found if pair.source not in listed]
     return sorted(found, key=lambda item: (item.image_key, item.name))
 
 
-def _of_pair(pair: PreferencePair, album: Album, truths: dict[str, Rle]) -> Comparison:
+def of_objects(items: Sequence[Comparison], count: int | None, seed: int) -> list[Comparison]:
+    """The comparisons of at most so many objects, drawn by their ids and the seed."""
+    ids = sorted({item.object_id for item in items}, key=lambda each: _lot(each, seed))
+    drawn = set(ids[:count])
+    return [item for item in items if item.object_id in drawn]
+
+
+def bounded(items: Sequence[Comparison], most: int | None, seed: int) -> list[Comparison]:
+    """At most so many comparisons of each source of an object, drawn by their keys and the seed.
+
+    What is drawn of an object depends on nothing but its own comparisons.
+    """
+    groups: dict[tuple[str, str, str], list[Comparison]] = defaultdict(list)
+    for item in items:
+        groups[item.image_key, item.object_id, item.source].append(item)
+    kept = {
+        id(item)
+        for group in groups.values()
+        for item in sorted(group, key=lambda each: _lot(each.key, seed))[:most]
+    }
+    return [item for item in items if id(item) in kept]
+
+
+def _lot(key: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed} {key}".encode()).digest()
+
+
+class _Known:
+    """What a folder says of each object: its mask, and all prompts on it.
+
+    Args:
+        album: The images.
+        examples: Finished objects.
+        rows: All rows that have a prompt.
+    """
+
+    def __init__(self, album: Album, examples: Sequence[Example], rows: Sequence[Prompted]) -> None:
+        self._album = album
+        self._masks = {example.object_id: example.mask for example in examples}
+        self._prompts: dict[str, dict[tuple[tuple[Click, ...], Box | None], None]] = {}
+        for row in rows:
+            self._prompts.setdefault(row.object_id, {})[row.clicks, row.box] = None
+
+    def about(self, row: Prompted, name: str) -> dict[str, Any]:
+        """The fields of a comparison that do not depend on what is compared."""
+        return {
+            **_subject(row, name, self._album),
+            "object_id": row.object_id,
+            "image_size": row.image_size,
+            "chain": self._chain(row),
+            "truth": self._masks.get(row.object_id),
+        }
+
+    def _chain(self, row: Prompted) -> tuple[Click, ...]:
+        n_clicks = len(row.clicks)
+        prompts = self._prompts[row.object_id]
+        alike = [c for c, box in prompts if box == row.box and c[:n_clicks] == row.clicks]
+        return max(alike, key=len)
+
+
+def _of_pair(pair: PreferencePair, known: _Known) -> Comparison:
     return Comparison(
-        **_subject(pair, pair.pair_id, album),
+        **known.about(pair, pair.pair_id),
         source=pair.source,
         candidates=(pair.chosen, pair.rejected),
         ious=(pair.chosen_iou, pair.rejected_iou),
         region=pair.region,
-        truth=truths.get(pair.object_id),
     )
 
 
-def _of_list(ranked: RankedList, album: Album, truths: dict[str, Rle]) -> Comparison:
+def _of_list(ranked: RankedList, known: _Known) -> Comparison:
     return Comparison(
-        **_subject(ranked, ranked.ranking_id, album),
+        **known.about(ranked, ranked.ranking_id),
         source=ranked.source,
         candidates=ranked.candidates,
         ious=ranked.ious or (None,) * len(ranked.candidates),
-        truth=truths.get(ranked.object_id),
     )
 
 
@@ -235,13 +308,13 @@ class LeftOut:
 
 
 def usable(
-    items: Sequence[T], replay: Callable[[T], Replay], rank: Rank, max_unusable: float
+    items: Sequence[T], replay: Callable[[T], object], rank: Rank, max_unusable: float
 ) -> tuple[list[T], dict[str, LeftOut]]:
     """Replay every item once, the work shared by the ranks, and drop those that fail.
 
     Args:
         items: Image by image.
-        replay: Makes an item's replay, or finds it on the disk.
+        replay: Makes an item's replay, or finds it on the disk; raises where that is no use.
         rank: This process.
         max_unusable: Share of the items that may fail.
 
@@ -264,7 +337,7 @@ def usable(
 
 
 def _failures(
-    items: Sequence[T], replay: Callable[[T], Replay], indices: range, *, is_shown: bool
+    items: Sequence[T], replay: Callable[[T], object], indices: range, *, is_shown: bool
 ) -> Iterator[tuple[int, str, str]]:
     for index in tqdm(indices, desc="replay", unit="item", disable=not is_shown, leave=False):
         try:

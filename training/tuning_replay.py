@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptation.errors import ImageError, InputError
-from adaptation.interaction import Encode, Interaction
+from adaptation.interaction import Answer, Encode, Interaction
 from adaptation.lessons import UNLABELLED, Asked, AskedPrompt, low_res_mask
 from adaptation.sam import PromptableSam, digest_of_pixels
 from adaptation.types import Box, Click, Prompt, Size
@@ -59,23 +59,34 @@ class Unusable(InputError):
     """An item that cannot be trained on; the run goes on without it if there are few of them."""
 
 
-def plane(mask: Mask, answer: Asked, sam: PromptableSam) -> Tensor:
-    """A mask on the grid of the logits of an answer's view.
+def plane(mask: Mask, view: View, input_size: Size, sam: PromptableSam) -> Tensor:
+    """A mask on the grid of the logits of a view.
 
     Args:
         mask: `[H, W]`, of the whole image.
-        answer: Gives the view and its size in the model's frame.
+        view: Of the image.
+        input_size: (H, W) of the view in the model's frame, without the padding.
         sam: Gives the sizes.
 
     Returns:
         `[h, w]` int8: 1 object, 0 background, -1 padding.
     """
-    view = answer.view
     inside = mask[view.y0 : view.y1, view.x0 : view.x1]
-    small = low_res_mask(inside, answer.input_size, sam.low_res_size, sam.input_size)
+    small = low_res_mask(inside, input_size, sam.low_res_size, sam.input_size)
     labels = np.full((sam.low_res_size, sam.low_res_size), UNLABELLED, dtype=np.int8)
     labels[: small.shape[0], : small.shape[1]] = small
     return torch.from_numpy(labels)
+
+
+def answered_in_turn(
+    interaction: Interaction, encode: Encode, size: Size, clicks: Sequence[Click], box: Box | None
+) -> list[Answer]:
+    """Clicks that were made, answered one after the other; a box without a click has one answer."""
+    answers: list[Answer] = []
+    for n in range(min(1, len(clicks)), len(clicks) + 1):
+        state = answers[-1].state if answers else None
+        answers.append(interaction.answer(encode, size, tuple(clicks[:n]), box, state))
+    return answers
 
 
 def float_prompt(prompt: Prompt) -> Prompt:

@@ -12,8 +12,9 @@ from typing import Any
 from adaptation.errors import InputError
 from adaptation.guard import GuardSettings, reason_against
 from adaptation.journal import CandidateRecord, FinishedObject, InteractionRecord, PromptRecord
-from adaptation.masks import Rle, decode_rle, rle_iou, run_lengths
+from adaptation.masks import Rle, decode_rle, encode_rle, rle_iou, run_lengths
 from adaptation.types import Box, Click
+from training.preferences.regions import pointed_at
 from training.preferences.rows import Example, Split
 
 CheckImage = Callable[[str], "str | None"]
@@ -43,7 +44,7 @@ class Candidate:
     Args:
         position: In its interaction.
         region_id: That it was or would have been offered under.
-        rle: The mask.
+        rle: The mask; one that was not shown is brought to what would have been shown.
         iou: With the submitted mask.
         predicted_iou: The model's estimate, None where it gave none.
         was_shown: Whether the annotator saw it.
@@ -187,20 +188,28 @@ def _step(interaction: InteractionRecord, submitted: Rle) -> Step:
         clicks=clicks,
         box=box,
         candidates=tuple(
-            _candidate(position, record, submitted)
+            _candidate(position, record, submitted, clicks, box)
             for position, record in enumerate(interaction.candidates)
             if has_pixels(record.rle)
         ),
     )
 
 
-def _candidate(position: int, record: CandidateRecord, submitted: Rle) -> Candidate:
-    score = record.predicted_iou
+def _candidate(
+    position: int,
+    record: CandidateRecord,
+    submitted: Rle,
+    clicks: Sequence[Click],
+    box: Box | None,
+) -> Candidate:
+    rle, score = record.rle, record.predicted_iou
+    if not record.was_shown:  # as it would have been shown
+        rle = encode_rle(pointed_at(decode_rle(rle), clicks, box))
     return Candidate(
         position=position,
         region_id=record.region_id,
-        rle=record.rle,
-        iou=rle_iou(record.rle, submitted),
+        rle=rle,
+        iou=rle_iou(rle, submitted),
         predicted_iou=score if math.isfinite(score) else None,
         was_shown=record.was_shown,
     )
