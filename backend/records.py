@@ -19,7 +19,7 @@ from adaptation.journal import (
     SubmissionRecord,
 )
 from adaptation.journal import SubmittedRegion as RegionRecord
-from adaptation.masks import Mask, Rle, encode_rle, enlarge_rle, place_rle
+from adaptation.masks import Mask, Rle, encode_part_rle, encode_rle
 from adaptation.sam import PromptableSam
 from adaptation.zoom import View
 from backend.encoding import TaskImage
@@ -123,12 +123,8 @@ def interaction_record(
 
 def compressed(in_view: Mask, answer: Answer) -> Rle:
     """A mask of an answer's view, drawn at its size or smaller, at the size of the image."""
-    rle, view = encode_rle(in_view), answer.view
-    if rle.size != view.size:
-        rle = enlarge_rle(rle, view.size)
-    if rle.size != answer.image_size:
-        rle = place_rle(rle, answer.image_size, view.x0, view.y0)
-    return rle
+    view = answer.view
+    return encode_part_rle(in_view, view.size, answer.image_size, view.x0, view.y0)
 
 
 def _candidates(request_id: str, result: ClickResult) -> tuple[CandidateRecord, ...]:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adaptation.errors import ProtocolError
-from adaptation.masks import Mask
+from adaptation.masks import Mask, row_major_boundaries
 from adaptation.types import Size
 
 _WIDTHS = (3, 4, 8, 16)
@@ -54,14 +54,15 @@ def encode_brush(mask: Mask) -> list[int]:
     if mask.ndim != 2 or mask.size == 0:
         raise ProtocolError(f"A brush mask needs two sides and some pixels, got {mask.shape}.")
     header = np.array([(mask.size * _CHANNELS, 32), *_HEADER], dtype=np.int64).T
-    codes = _codes(*_runs(mask.astype(np.bool_, copy=False).reshape(-1)))
+    codes = _codes(*_runs(mask.astype(np.bool_, copy=False)))
     return list(_pack_bits(*np.concatenate([header, codes], axis=1)))
 
 
-def _runs(pixels: npt.NDArray[np.bool_]) -> tuple[_Ints, npt.NDArray[np.bool_]]:
+def _runs(mask: Mask) -> tuple[_Ints, npt.NDArray[np.bool_]]:
     """Length in values (four a pixel) and content of each run of equal pixels."""
-    starts = np.concatenate([[0], np.flatnonzero(pixels[1:] != pixels[:-1]) + 1])
-    return np.diff(starts, append=pixels.size) * _CHANNELS, pixels[starts]
+    starts = np.append(0, row_major_boundaries(mask))
+    is_inside = (np.arange(starts.size) % 2 == 1) ^ mask[0, 0]
+    return np.diff(starts, append=mask.size) * _CHANNELS, is_inside
 
 
 def _codes(lengths: _Ints, is_inside: npt.NDArray[np.bool_]) -> _Ints:

@@ -22,10 +22,10 @@ from adaptation.masks.regions import (
 from adaptation.masks.rle import (
     Rle,
     decode_rle,
+    encode_part_rle,
     encode_rle,
-    enlarge_rle,
-    place_rle,
     rle_iou,
+    row_major_boundaries,
     run_lengths,
 )
 
@@ -36,16 +36,16 @@ __all__ = [
     "bounding_box",
     "decode_rle",
     "dice",
+    "encode_part_rle",
     "encode_rle",
-    "enlarge_rle",
     "erosion_band",
     "erosion_radius",
     "error_regions",
     "iou",
     "largest_component",
     "mask_to_polygons",
-    "place_rle",
     "polygons_to_mask",
     "rle_iou",
+    "row_major_boundaries",
     "run_lengths",
 ]

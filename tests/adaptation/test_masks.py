@@ -283,15 +283,15 @@ def test_a_part_is_placed_into_a_larger_mask_without_decoding(
 ) -> None:
     left, top, right, bottom = margins
     whole = np.pad(part, ((top, bottom), (left, right)))
-    placed = masks.place_rle(masks.encode_rle(part), whole.shape, left, top)
+    placed = masks.encode_part_rle(part, part.shape, whole.shape, left, top)
     assert placed == masks.encode_rle(whole)
 
 
 @pytest.mark.parametrize(("x0", "y0"), [(-1, 0), (0, -1), (3, 0), (0, 3)])
 def test_a_part_that_reaches_out_of_the_whole_is_refused(x0: int, y0: int) -> None:
-    part = masks.encode_rle(np.ones((4, 4), dtype=bool))
+    part = np.ones((4, 4), dtype=bool)
     with pytest.raises(InputError, match="does not fit"):
-        masks.place_rle(part, (6, 6), x0, y0)
+        masks.encode_part_rle(part, (4, 4), (6, 6), x0, y0)
 
 
 @given(
@@ -303,10 +303,33 @@ def test_a_mask_is_enlarged_without_decoding(small: Mask, taller: int, wider: in
     height, width = small.shape[0] + taller, small.shape[1] + wider
     rows = np.arange(height) * small.shape[0] // height
     columns = np.arange(width) * small.shape[1] // width
-    enlarged = masks.enlarge_rle(masks.encode_rle(small), (height, width))
+    enlarged = masks.encode_part_rle(small, (height, width), (height, width))
     assert enlarged == masks.encode_rle(small[rows][:, columns])
 
 
 def test_a_mask_is_never_enlarged_to_a_smaller_one() -> None:
     with pytest.raises(InputError, match="cannot be enlarged"):
-        masks.enlarge_rle(masks.encode_rle(np.ones((4, 4), dtype=bool)), (3, 8))
+        masks.encode_part_rle(np.ones((4, 4), dtype=bool), (3, 8), (3, 8))
+
+
+@given(
+    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7)),
+    st.tuples(*[st.integers(0, 9)] * 6),
+)
+def test_a_small_drawing_of_a_part_becomes_a_mask_of_the_whole(
+    small: Mask, extra: tuple[int, int, int, int, int, int]
+) -> None:
+    taller, wider, left, top, right, bottom = extra
+    height, width = small.shape[0] + taller, small.shape[1] + wider
+    rows = np.arange(height) * small.shape[0] // height
+    columns = np.arange(width) * small.shape[1] // width
+    whole = np.pad(small[rows][:, columns], ((top, bottom), (left, right)))
+    rle = masks.encode_part_rle(small, (height, width), whole.shape, left, top)
+    assert rle == masks.encode_rle(whole)
+
+
+@given(st.one_of(any_mask, blobs()))
+def test_boundaries_lie_where_a_pixel_differs_from_the_one_before(mask: Mask) -> None:
+    pixels = mask.reshape(-1)
+    expected = [i for i in range(1, mask.size) if pixels[i] != pixels[i - 1]]
+    assert masks.row_major_boundaries(mask).tolist() == expected
