@@ -77,6 +77,7 @@ _UNCALIBRATED = ("ranking_weight=0", "error_weight=0")
 VARIANTS: Mapping[str, Variant] = {
     "base": Variant(stage=""),
     "sft": Variant(stage="sft", base="base"),
+    "sft, windows": Variant(stage="sft", base="base", control="sft", settings=("windows=true",)),
     "sft+sft": Variant(stage="sft", base="sft"),
     "sft+dpo": Variant(stage="dpo", base="sft", control="sft+sft", settings=_dpo("dpo")),
     "sft+bce": Variant(stage="dpo", base="sft", control="sft+sft", settings=_dpo("bce")),

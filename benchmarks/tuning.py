@@ -83,7 +83,15 @@ def seconds_per_view(sam: PromptableSam, config: SftConfig, recipe: SftRecipe) -
 @click.option("--batch", default=8, help="Objects of a step.")
 @click.option("--micro-batch", default=4, help="Objects that are decoded together.")
 @click.option("--simulated-share", default=0.5, help="As in configs/sft.yaml.")
-def main(data: Path, objects: int, batch: int, micro_batch: int, simulated_share: float) -> None:
+@click.option("--windows", is_flag=True, help="As in configs/sft.yaml.")
+def main(
+    data: Path,
+    objects: int,
+    batch: int,
+    micro_batch: int,
+    simulated_share: float,
+    windows: bool,
+) -> None:
     """Print the table; write benchmarks/results/tuning.json."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
@@ -96,6 +104,7 @@ def main(data: Path, objects: int, batch: int, micro_batch: int, simulated_share
             batch=batch,
             micro_batch=micro_batch,
             simulated_share=simulated_share,
+            windows=windows,
             cache=folder / "cache",
         )
         sam = open_model(config, Rank())
@@ -129,7 +138,8 @@ def main(data: Path, objects: int, batch: int, micro_batch: int, simulated_share
     )
     options = {"data": data, "objects": objects, "batch": batch, "micro-batch": micro_batch}
     command = command_line(
-        "python -m benchmarks.tuning", {**options, "simulated-share": simulated_share}
+        "python -m benchmarks.tuning",
+        {**options, "simulated-share": simulated_share, "windows": windows},
     )
     content = {
         **provenance(command),

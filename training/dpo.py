@@ -27,7 +27,7 @@ from adaptation.types import MaskPrediction
 from training import objectives
 from training.preferences.rows import SOURCES
 from training.ranks import Rank, run_ranks
-from training.tuning import Pick, Policy, Tally, Tuning, open_model, open_replayer
+from training.tuning import Pick, Tally, Tuning, open_model, open_replayer
 from training.tuning_comparisons import Compared, Desk, best_is_scored_highest, known_quality
 from training.tuning_config import TuningConfig
 from training.tuning_items import (
@@ -37,6 +37,7 @@ from training.tuning_items import (
     of_objects,
     usable,
 )
+from training.tuning_policy import Policy
 from training.tuning_reference import NO_TOKEN, Reference, match_tokens, reference_of
 from training.tuning_replay import Replayer
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,17 @@ from torch import Tensor
 
 from adaptation.album import Album
 from adaptation.clicker import noisy_click
+from adaptation.compact import Window
 from adaptation.errors import InputError, SettingsError
 from adaptation.interaction import Answer, Encode, Interaction
-from adaptation.lessons import Lesson, asked, lesson_loss
+from adaptation.lessons import Lesson, asked, lesson_loss, window_around
 from adaptation.losses import mask_iou
 from adaptation.sam import PromptableSam
 from adaptation.types import Box, Click, MaskPrediction, Prompt, Size
 from training.clicks import jittered_box
 from training.datasets import FolderSet, ObjectRef, open_sets, sample_objects, split_by_group
 from training.ranks import Rank, run_ranks
-from training.tuning import Pick, Policy, Tally, Tuning, open_model, open_replayer
+from training.tuning import Pick, Tally, Tuning, open_model, open_replayer
 from training.tuning_clicks import simulated_prompts
 from training.tuning_comparisons import best_is_scored_highest
 from training.tuning_config import TuningConfig
@@ -45,6 +46,7 @@ from training.tuning_items import (
     exercises_of_set,
     usable,
 )
+from training.tuning_policy import Policy
 from training.tuning_replay import Replay, Replayer, Unusable, answered_in_turn, plane
 
 STAGE = "sft"
@@ -70,6 +72,7 @@ class SftConfig(TuningConfig):
     simulated_share: float = 0.5
     simulated_clicks: int = 3
     iou_weight: float = 1.0
+    windows: bool = False
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
@@ -141,12 +144,33 @@ class SftRecipe:
 
     def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, Tally]:
         """The sum of the losses of one prompt of each object."""
-        lessons = self._turns(policy, picks)
-        prediction = policy.decode([each.embedding() for each in lessons], _prompts(lessons))
-        mean = lesson_loss(prediction, lessons, self._config.iou_weight)
-        tally = _tally(prediction, lessons)
-        tally.note("loss", mean.detach().expand(len(lessons)))
-        return mean * len(lessons), tally
+        tally, losses = Tally(), []
+        for prediction, lessons in self._answered(policy, self._turns(policy, picks)):
+            mean = lesson_loss(prediction, lessons, self._config.iou_weight)
+            losses.append(mean * len(lessons))
+            tally.add(_tally(prediction, lessons))
+            tally.note("loss", mean.detach().expand(len(lessons)))
+        return torch.stack(losses).sum(), tally
+
+    def _answered(
+        self, policy: Policy, lessons: Sequence[Lesson]
+    ) -> Iterator[tuple[MaskPrediction, Sequence[Lesson]]]:
+        """Whole frames together; with windows, the others one by one on their part of the frame."""
+        whole = []
+        for lesson in lessons:
+            window = self._window(policy.sam, lesson)
+            if window is None:
+                whole.append(lesson)
+            else:
+                found = policy.decode_within(lesson.embedding(), asked(lesson), window)
+                yield found, [lesson.within(window)]
+        if whole:
+            yield policy.decode([each.embedding() for each in whole], _prompts(whole)), whole
+
+    def _window(self, sam: PromptableSam, lesson: Lesson) -> Window | None:
+        if not self._config.windows or not sam.reads_windows:
+            return None
+        return window_around(lesson.labels, lesson.prompt, lesson.embedding(), sam.input_size)
 
     def validate(self, policy: Policy, picks: Sequence[Pick]) -> Tally:
         """Loss and IoU at each object's first and last prompt."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,19 +24,17 @@ from numpy.random import Generator
 from torch import Tensor
 from tqdm import tqdm
 
-from adaptation.adapter import trainable_names
 from adaptation.bases import load_base
 from adaptation.catalog import load_model
 from adaptation.errors import StoreError
-from adaptation.learner import has_fast_bfloat16
 from adaptation.sam import PromptableSam
-from adaptation.types import Embedding, MaskPrediction, Prompt
 from training.checkpoints import CHECKPOINT, LOG, cut_log, load_checkpoint
 from training.encodings import Encoder, EncodingStore
 from training.provenance import commit
 from training.ranks import Rank
 from training.runs import RunFolder
 from training.tuning_config import TuningConfig
+from training.tuning_policy import Policy
 from training.tuning_replay import Replayer
 from training.tuning_report import Story, write_checkpoint, write_result, write_row
 
@@ -46,46 +43,6 @@ logger = logging.getLogger(__name__)
 
 N_TENTHS = 10
 _TENTH = "#"
-
-
-class Policy:
-    """The decoder that learns, beside the base model, which is never written to.
-
-    Args:
-        sam: The base model: where the policy starts, and the reference.
-        subset: The part of the decoder that learns, see `adaptation.adapter.SUBSETS`.
-        mixed_precision: bfloat16 on a GPU, and on a CPU that multiplies it natively.
-    """
-
-    def __init__(self, sam: PromptableSam, subset: str, *, mixed_precision: bool) -> None:
-        self.sam = sam
-        base = sam.decoder_parameters()
-        self.weights = {
-            name: base[name].detach().clone().requires_grad_()
-            for name in trainable_names(base, subset)
-        }
-        self._half = mixed_precision
-
-    def decode(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> MaskPrediction:
-        """As `PromptableSam.decode`, with the weights that learn; results are float32."""
-        with _autocast(self.sam.device, self._half):
-            found = self.sam.decode(embeddings, prompts, weights=self.weights)
-        return MaskPrediction(
-            low_res_logits=found.low_res_logits.float(),
-            predicted_iou=found.predicted_iou.float(),
-            is_ambiguous=found.is_ambiguous,
-            upscaled=found.upscaled,
-        )
-
-    def decoder(self) -> dict[str, Tensor]:
-        """All parameters of the decoder as they are now."""
-        return {**self.sam.decoder_parameters(), **self.weights}
-
-
-def _autocast(device: torch.device, is_on: bool) -> AbstractContextManager[object]:
-    if not is_on or (device.type == "cpu" and not has_fast_bfloat16()):
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from adaptation.interaction import LOGIT_LIMIT
 from adaptation.lessons import UNLABELLED, Lesson, simulated_prompt
 from adaptation.sam import PromptableSam
 from adaptation.types import Click, Embedding, Prompt
-from training.tuning import Policy
+from training.tuning_policy import Policy
 
 
 @dataclass(slots=True)

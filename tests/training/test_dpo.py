@@ -24,8 +24,9 @@ from training.config import ConfigError, load_config
 from training.dpo import DpoConfig, DpoRecipe
 from training.preferences.files import PAIRS, PreferencePair, TableWriter
 from training.ranks import Rank
-from training.tuning import Pick, Policy, open_model, open_replayer
+from training.tuning import Pick, open_model, open_replayer
 from training.tuning_comparisons import best_is_scored_highest
+from training.tuning_policy import Policy
 from training.tuning_reference import match_tokens
 
 CONFIG = Path(__file__).parents[2] / "configs" / "dpo.yaml"

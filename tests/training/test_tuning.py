@@ -26,7 +26,8 @@ from training.config import load_config
 from training.encodings import Encoder
 from training.ranks import Rank
 from training.sft import SftConfig, SftRecipe
-from training.tuning import Pick, Policy, Tally, Tuning, open_model, open_replayer
+from training.tuning import Pick, Tally, Tuning, open_model, open_replayer
+from training.tuning_policy import Policy
 from training.tuning_replay import Replayer, load_replay, save_replay
 
 Row = dict[str, Any]

@@ -12,8 +12,8 @@ from adaptation.sam import PromptableSam
 from adaptation.types import Embedding, MaskPrediction, Prompt, as_clicks
 from tests.training.fakes import disc
 from tests.training.tuning_kit import SIZE, write_model
-from training.tuning import Policy
 from training.tuning_clicks import simulated_prompts
+from training.tuning_policy import Policy
 
 
 class CountingPolicy(Policy):
