@@ -10,6 +10,7 @@ nothing moves.  What is fed back to the decoder stays its own.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import cv2
@@ -76,7 +77,7 @@ def at_edges(
     height, width = embedding.guide.shape[:2]
     own = 1 / (1 + np.exp(-logits[:height, :width].float().cpu().numpy())) - 0.5
     radius = max(1, round(settings.radius * len(logits)))
-    moved = _LATEST.of(embedding.guide, radius, settings.epsilon)(own)
+    moved = _RECENT.of(embedding.guide, radius, settings.epsilon)(own)
     _keep_clicks(moved, own, prompt, embedding, stride)
     drawn = torch.full_like(logits, -_SCALE / 2, dtype=torch.float32)
     drawn[:height, :width] = torch.from_numpy(_SCALE * moved)
@@ -152,24 +153,35 @@ def _product(matrix: list[Plane], vector: list[Plane]) -> list[Plane]:
     ]
 
 
-class _Latest(threading.local):
-    """The filter that a thread used last: an object's masks and clicks mostly share a view."""
+class _Recent:
+    """The filters used last, by any thread: an object's masks and clicks mostly share a view.
 
-    def __init__(self) -> None:
-        self._guide: Tensor | None = None
-        self._settings: tuple[int, float] | None = None
-        self._filter: GuidedFilter | None = None
+    Args:
+        n_kept: How many; one takes 2 MB.
+    """
+
+    def __init__(self, n_kept: int) -> None:
+        self._n_kept = n_kept
+        self._lock = threading.Lock()
+        # With its guide, so that no other guide can come to have the same id.
+        self._kept: OrderedDict[tuple[int, int, float], tuple[Tensor, GuidedFilter]] = OrderedDict()
 
     def of(self, guide: Tensor, radius: int, epsilon: float) -> GuidedFilter:
-        wanted = radius, epsilon
-        if self._filter is None or self._guide is not guide or self._settings != wanted:
-            values = np.asarray(guide.numpy() / np.float32(255), np.float32)
-            self._filter = GuidedFilter(values, radius, epsilon)
-            self._guide, self._settings = guide, wanted
-        return self._filter
+        key = id(guide), radius, epsilon
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][1]
+        values = np.asarray(guide.numpy() / np.float32(255), np.float32)
+        made = GuidedFilter(values, radius, epsilon)
+        with self._lock:
+            self._kept[key] = guide, made
+            while len(self._kept) > self._n_kept:
+                self._kept.popitem(last=False)
+        return made
 
 
-_LATEST = _Latest()
+_RECENT = _Recent(8)
 
 
 def _keep_clicks(

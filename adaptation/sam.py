@@ -383,16 +383,20 @@ class PromptableSam:
         logits = self._unpadded(low_res_logits.detach()[None, None], embedding)[0, 0]
         height, width = embedding.original_size if size is None else size
         values = logits.float().clamp(-32.0, 32.0).cpu().numpy()
-        scale = 32767 / max(float(np.abs(values).max()), 1e-6)
-        steps = (values * scale).round().astype(np.int16)
+        values *= 32767 / max(float(values.max()), -float(values.min()), 1e-6)
+        steps = np.rint(values, out=values).astype(np.int16)
         full = cv2.resize(steps, (width, height), interpolation=cv2.INTER_LINEAR)
         return np.asarray(full > 0)
 
     def _unpadded(self, low_res_logits: Tensor, embedding: Embedding) -> Tensor:
         """Logits at the model's input size with the padding cut off."""
-        size = (self.input_size, self.input_size)
-        framed = F.interpolate(low_res_logits, size, mode="bilinear", align_corners=False)
         height, width = embedding.input_size
+        stride = self.input_size // self.low_res_size
+        # Only the cells that matter, and one more that the last pixels look at.
+        rows, columns = (-(-side // stride) + 1 for side in (height, width))
+        needed = low_res_logits[..., :rows, :columns]
+        size = (stride * needed.shape[-2], stride * needed.shape[-1])
+        framed = F.interpolate(needed, size, mode="bilinear", align_corners=False)
         return framed[..., :height, :width]
 
 

@@ -159,11 +159,13 @@ class ClickDesk:
         with served.learning.click():
             job = self._job(clicked, watch)
             result = self._in_turn(served, job, watch)
-        with watch.stage("render"):
-            if result is None:
-                rendered = render_nothing(request, served.version)
-            else:
-                rendered = self._render(request, job, result, served.version)
+            with watch.stage("render"):
+                if result is None:
+                    rendered = render_nothing(request, served.version)
+                else:
+                    rendered = self._render(request, job, result, served.version)
+        if result is not None:
+            self._follow_up(served, job, result)
         _log(job, result, watch)
         return rendered
 
@@ -214,11 +216,6 @@ class ClickDesk:
                 self._memory.states.put(job.key, result.answer.state, served.sam.decoder_id)
         if receipt.needs_link:
             self._link_late()
-        if result is not None:
-            self._look_ahead(served, job, result.answer)
-            served.learning.clicked(job, result)
-            if self._keeper is not None:
-                self._keeper.clicked(job.image, job.identity)
         return result
 
     def _compute(self, served: Served, job: ClickJob, watch: Stopwatch) -> ClickResult:
@@ -267,6 +264,15 @@ class ClickDesk:
             model_version=version,
             style=self._options.style,
         )
+
+    # What comes of it ----------------------------------------------------------------------------
+
+    def _follow_up(self, served: Served, job: ClickJob, result: ClickResult) -> None:
+        """Start what runs behind the reply, when nothing is left to compute for it."""
+        self._look_ahead(served, job, result.answer)
+        served.learning.clicked(job, result)
+        if self._keeper is not None:
+            self._keeper.clicked(job.image, job.identity)
 
     def _look_ahead(self, served: Served, job: ClickJob, answer: Answer) -> None:
         if self._ahead is None:

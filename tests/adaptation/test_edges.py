@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,20 @@ def test_two_views_in_turn_are_drawn_on_their_own_pictures() -> None:
         for e in (near, flat, near, flat)
     ]
     assert masks == [24, 26, 24, 26]
+
+
+def test_many_views_drawn_by_many_threads_keep_their_own_pictures() -> None:
+    edges = range(18, 31)
+    views = [embedding(split_at(edge)) for edge in edges]
+    settings = EdgeSettings(radius=0.1)
+
+    def border(index: int) -> int:
+        column, view = edges[index % len(edges)], views[index % len(edges)]
+        drawn = at_edges(ramp(column + 1.5), INSIDE, view, STRIDE, settings)
+        return int((drawn > 0).sum()) // GRID - column
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(border, range(200))) == [0] * 200
 
 
 def test_padding_goes_on_as_the_image_ends() -> None:

@@ -3,9 +3,13 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from segment_anything import SamPredictor
 
@@ -181,6 +185,25 @@ def test_binary_mask_is_the_sign_of_the_upscaled_logits(
     sure = full.abs().numpy() > 1e-4
     assert sure.mean() > 0.99
     assert (mask == (full.numpy() > 0))[sure].all()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    drawn=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    seed=st.integers(0, 2**31),
+)
+def test_a_mask_is_that_of_the_whole_frame_with_the_padding_cut_off(
+    sam: PromptableSam, size: tuple[int, int], drawn: tuple[int, int], seed: int
+) -> None:
+    """Bit for bit: cells that only the padding looks at may be left out, and no others."""
+    logits = 40 * torch.randn(16, 16, generator=torch.Generator().manual_seed(seed))
+    embedding = replace(sam.embed(np.zeros((8, 8, 3), np.uint8)), input_size=size)
+    frame = F.interpolate(logits[None, None], (64, 64), mode="bilinear", align_corners=False)
+    values = frame[0, 0, : size[0], : size[1]].clamp(-32, 32).numpy()
+    steps = (values * (32767 / float(np.abs(values).max()))).round().astype(np.int16)
+    expected = cv2.resize(steps, drawn[::-1], interpolation=cv2.INTER_LINEAR) > 0
+    np.testing.assert_array_equal(sam.binary_mask(logits, embedding, drawn), expected)
 
 
 def test_an_embedding_of_another_encoder_is_refused(
