@@ -8,8 +8,10 @@ The base weights are never written to; :meth:`PromptableSam.decode` takes the su
 from __future__ import annotations
 
 import hashlib
+import json
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -46,6 +48,19 @@ def trainable_names(base: Mapping[str, Tensor], subset: str) -> tuple[str, ...]:
     return tuple(name for name, value in base.items() if SUBSETS[subset](name, value))
 
 
+STAGE_ENDS = (1, 3, 7)
+"""Clicks with which the stages of an object end: its first click, a few, some; then many."""
+
+N_STAGES = len(STAGE_ENDS) + 1
+WHOLE = (1.0,) * N_STAGES
+"""All that was learned, in every stage."""
+
+
+def stage_of(n_clicks: int) -> int:
+    """Stage of an object, from 0, at a number of clicks (0 for a box alone)."""
+    return bisect_left(STAGE_ENDS, n_clicks)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
     """Learned differences to one base decoder; immutable, so that threads may share it.
@@ -53,10 +68,12 @@ class Adapter:
     Args:
         deltas: By parameter name, float16; empty for the base decoder itself.
         decoder_id: Digest of the base decoder that they belong to.
+        shares: In [0, 1] for each stage of an object: how much of them answers a click.
     """
 
     deltas: Deltas = field(default_factory=dict)
     decoder_id: str = ""
+    shares: tuple[float, ...] = WHOLE
 
     @property
     def is_base(self) -> bool:
@@ -70,13 +87,14 @@ class Adapter:
 
     @property
     def version(self) -> str:
-        """``base``, or the first 12 hex digits of the differences' SHA-256."""
+        """``base``, or the first 12 hex digits of the SHA-256 of differences and shares."""
         if self.is_base:
             return "base"
         sha = hashlib.sha256()
         for name in sorted(self.deltas):
             sha.update(name.encode())
             sha.update(self.deltas[name].cpu().contiguous().numpy().tobytes())
+        sha.update(repr(self.shares).encode())
         return sha.hexdigest()[:12]
 
     def packed(self) -> Adapter:
@@ -87,21 +105,37 @@ class Adapter:
         pieces = torch.split(flat, [d.nelement() for d in self.deltas.values()])
         shapes = (d.shape for d in self.deltas.values())
         views = (piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True))
-        return Adapter(dict(zip(self.deltas, views, strict=True)), self.decoder_id)
+        return replace(self, deltas=dict(zip(self.deltas, views, strict=True)))
 
-    def weights(self, sam: PromptableSam) -> dict[str, Tensor] | None:
-        """The adapted parameters for :meth:`PromptableSam.decode`; None for the base decoder."""
-        if self.is_base:
+    def share(self, n_clicks: int) -> float:
+        """How much of the differences answers the newest of so many clicks on an object."""
+        return self.shares[stage_of(n_clicks)]
+
+    def weights(self, sam: PromptableSam, share: float = 1.0) -> dict[str, Tensor] | None:
+        """Parameters for :meth:`PromptableSam.decode`; None for the base decoder's own.
+
+        Args:
+            sam: The model that the differences belong to.
+            share: In [0, 1]: how much of them is added.
+        """
+        if self.is_base or share == 0.0:
             return None
         base = sam.decoder_parameters()
-        return {n: base[n] + d.to(base[n].device, base[n].dtype) for n, d in self.deltas.items()}
+        return {
+            n: base[n] + share * d.to(base[n].device, base[n].dtype) for n, d in self.deltas.items()
+        }
 
 
-def adapter_of(sam: PromptableSam, weights: Mapping[str, Tensor]) -> Adapter:
-    """The adapter that leads from the base decoder to ``weights``, rounded to float16."""
+def adapter_of(
+    sam: PromptableSam, weights: Mapping[str, Tensor], shares: tuple[float, ...] = WHOLE
+) -> Adapter:
+    """The adapter that leads from the base decoder to ``weights``, rounded to float16.
+
+    A zero that is added makes every zero a positive one: equal differences have equal bytes.
+    """
     base = sam.decoder_parameters()
-    deltas = {n: (w.detach() - base[n]).to(torch.float16) for n, w in weights.items()}
-    return Adapter(deltas, sam.decoder_id)
+    deltas = {n: (w.detach() - base[n]).to(torch.float16) + 0.0 for n, w in weights.items()}
+    return Adapter(deltas, sam.decoder_id, shares)
 
 
 def save_adapter(adapter: Adapter, path: Path, metadata: Mapping[str, str]) -> None:
@@ -115,7 +149,8 @@ def save_adapter(adapter: Adapter, path: Path, metadata: Mapping[str, str]) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     tensors = {n: d.cpu().contiguous().clone() for n, d in adapter.deltas.items()}
-    save_file(tensors, partial, {**metadata, "decoder_id": adapter.decoder_id})
+    shares = json.dumps(adapter.shares)
+    save_file(tensors, partial, {**metadata, "decoder_id": adapter.decoder_id, "shares": shares})
     partial.replace(path)
 
 
@@ -145,4 +180,18 @@ def load_adapter(path: Path, sam: PromptableSam) -> Adapter:
             f"The adapter {path.name} has {len(wrong)} parameters that do not fit, first "
             f"{sorted(wrong)[0]!r}."
         )
-    return Adapter(deltas, decoder_id)
+    return Adapter(deltas, decoder_id, _read_shares(path, metadata))
+
+
+def _read_shares(path: Path, metadata: Mapping[str, str]) -> tuple[float, ...]:
+    """The shares in a file's metadata; all of everything in files that know none."""
+    try:
+        shares = tuple(float(s) for s in json.loads(metadata.get("shares", json.dumps(WHOLE))))
+    except (ValueError, TypeError):
+        shares = ()
+    if len(shares) != N_STAGES or not all(0 <= s <= 1 for s in shares):
+        raise ModelError(
+            f"The adapter {path.name} says {metadata.get('shares')!r} for the shares that answer "
+            f"clicks; {N_STAGES} numbers from 0 to 1 are needed."
+        )
+    return shares

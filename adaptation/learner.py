@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from adaptation import losses
 from adaptation.adapter import Adapter, adapter_of, trainable_names
-from adaptation.correction import ClickCorrection, CorrectionSettings
-from adaptation.guard import Guard, GuardSettings, reason_against
+from adaptation.correction import ClickCorrection
+from adaptation.guard import Guard, reason_against
+from adaptation.learner_settings import LearnerSettings
 from adaptation.lessons import (
     Asked,
     Lesson,
@@ -35,57 +36,11 @@ from adaptation.lessons import (
     window_around,
 )
 from adaptation.sam import PromptableSam
-from adaptation.types import Click, Embedding, Prompt
+from adaptation.trust import SHARES, Trust
+from adaptation.types import Click, Embedding, MaskPrediction, Prompt
 from adaptation.zoom import View
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LearnerSettings:
-    """How a session learns; ``configs/learner.yaml`` says what each value does.
-
-    Args:
-        subset: Which decoder parameters learn (:data:`adaptation.adapter.SUBSETS`).
-        learning_rate: Adam's.
-        steps: Optimiser steps on a finished object, together with replayed ones.
-        batch: Objects per step.
-        replay: Finished objects that are remembered.
-        lessons: Prompts kept of each object.
-        simulated_share: Share of the replayed prompts that are simulated afresh.
-        simulated_clicks: Most clicks of a simulated prompt.
-        erosion_share: Unlabelled band over the square root of the object's area.
-        anchor: Weight of the squared distance from the base decoder.
-        iou_weight: Weight of the predicted-IoU error.
-        think_steps: Most steps in one stretch of thinking time.
-        think_patience: Stretches without progress on kept-out objects before thinking stops.
-        keep_out: Every n-th object is kept out of replay, to tell when to stop.
-        clip: Largest gradient norm.
-        half: Steps run in bfloat16 where the processor has it.
-        correction: How clicks that a mask contradicts are corrected (the fast weights).
-        guard: When not to learn, and when to turn back.
-    """
-
-    __pydantic_config__ = {"extra": "forbid"}
-
-    subset: str = "all"
-    learning_rate: float = 4e-4
-    steps: int = 8
-    batch: int = 3
-    replay: int = 48
-    lessons: int = 6
-    simulated_share: float = 0.5
-    simulated_clicks: int = 4
-    erosion_share: float = 0.04
-    anchor: float = 0.0
-    iou_weight: float = 0.25
-    think_steps: int = 16
-    think_patience: int = 2
-    keep_out: int = 5
-    clip: float = 1.0
-    half: bool = True
-    correction: CorrectionSettings = field(default_factory=CorrectionSettings)
-    guard: GuardSettings = field(default_factory=GuardSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +92,7 @@ class OnlineLearner:
         self.adapter = adapter or Adapter(decoder_id=sam.decoder_id)
         self.corrector = ClickCorrection(settings.correction, sam.input_size)
         self.guard = Guard(settings.guard, won=self.adapter)
+        self._trust = Trust(settings.trust, self.adapter.shares)
         self._memory: deque[_Remembered] = deque(maxlen=settings.replay)
         self._rng = np.random.default_rng(seed)
         self._names = trainable_names(sam.decoder_parameters(), settings.subset)
@@ -146,9 +102,9 @@ class OnlineLearner:
 
     # What the service and the harness call ---------------------------------------------------
 
-    def weights(self) -> dict[str, Tensor] | None:
-        """Decoder weights that the next click is answered with."""
-        return self.adapter.weights(self.sam)
+    def weights(self, n_clicks: int) -> dict[str, Tensor] | None:
+        """Decoder weights that answer the newest of so many clicks on an object."""
+        return self.adapter.weights(self.sam, self.adapter.share(n_clicks))
 
     def observe_mask(
         self,
@@ -177,17 +133,19 @@ class OnlineLearner:
             share=settings.erosion_share,
             most=settings.lessons,
         )
-        adapted, frozen = self._compare(lessons)
-        reason = reason_against(mask, clicks, float(adapted.max()), settings.guard)
-        turned_back = reason is None and self._turn_back(
-            float(adapted.mean()), float(frozen.mean())
-        )
-        n_steps = 0 if reason is not None else self._learn(lessons, pause)
+        ious = self._try_shares(lessons)
+        adapted, frozen = self._as_given(lessons, ious), float(ious[0].mean())
+        reason = reason_against(mask, clicks, float(ious.max()), settings.guard)
+        turned_back, n_steps = False, 0
         if reason is not None:
             logger.info("nothing learned from an object: %s", reason)
+        else:
+            self._weigh(lessons, ious)
+            turned_back = self._turn_back(adapted, frozen)
+            n_steps = self._learn(lessons, pause)
         return ObjectReport(
-            adapted_iou=float(adapted.mean()),
-            frozen_iou=float(frozen.mean()),
+            adapted_iou=adapted,
+            frozen_iou=frozen,
             n_steps=n_steps,
             skipped=reason,
             turned_back=turned_back,
@@ -222,28 +180,55 @@ class OnlineLearner:
 
     # One object --------------------------------------------------------------------------------
 
-    def _compare(
-        self, lessons: Sequence[Lesson]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """IoU of adapted and frozen answers on an object's own prompts, one for each lesson."""
-        prompts = [asked(lesson) for lesson in lessons]
-        embeddings = [lesson.embedding() for lesson in lessons]
+    def _try_shares(self, lessons: Sequence[Lesson]) -> NDArray[np.float64]:
+        """IoU of answers to an object's own prompts, ``[S, L]``: a row for each of SHARES."""
+        if self.adapter.is_base:
+            return np.repeat(self._ious(lessons, 0.0)[None], len(SHARES), axis=0)
+        return np.stack([self._ious(lessons, share) for share in SHARES])
+
+    def _as_given(self, lessons: Sequence[Lesson], ious: NDArray[np.float64]) -> float:
+        """Mean IoU of the answers with the shares that are in use."""
+        shares = (self.adapter.share(len(lesson.prompt.clicks)) for lesson in lessons)
+        columns = zip(shares, ious.T, strict=True)
+        return float(np.mean([np.interp(share, SHARES, column) for share, column in columns]))
+
+    def _ious(self, lessons: Sequence[Lesson], share: float) -> NDArray[np.float64]:
+        """IoU of the answers to lessons with a share of what was learned, one for each."""
+        weights = self.adapter.weights(self.sam, share)
         found = []
-        for weights in (self.weights(), None):
+        for lesson in lessons:
             with torch.no_grad():
-                shown = self.sam.decode(embeddings, prompts, weights=weights).shown_logits()
-            iou = [
-                float(losses.mask_iou(s[0], lesson.target, lesson.pixel_weights))
-                for s, lesson in zip(shown, lessons, strict=True)
-            ]
-            found.append(np.array(iou))
-        return found[0], found[1]
+                answer, taught = self._answer(lesson, asked(lesson), weights)
+            shown = answer.shown_logits()[0, 0]
+            found.append(float(losses.mask_iou(shown, taught.target, taught.pixel_weights)))
+        return np.array(found)
+
+    def _answer(
+        self, lesson: Lesson, prompt: Prompt, weights: dict[str, Tensor] | None
+    ) -> tuple[MaskPrediction, Lesson]:
+        """An answer, and the lesson's labels, on the part of the frame that the lesson needs."""
+        sam, embedding = self.sam, lesson.embedding()
+        window = None
+        if sam.reads_windows:
+            window = window_around(lesson.labels, prompt, embedding, sam.input_size)
+        if window is None:
+            return sam.decode(embedding, [prompt], weights=weights), lesson
+        answer = sam.decode_within(embedding, prompt, window, weights=weights)
+        return answer, lesson.within(window)
+
+    def _weigh(self, lessons: Sequence[Lesson], ious: NDArray[np.float64]) -> None:
+        """Let the object say how much of what was learned before it is to be used."""
+        if self.adapter.is_base:
+            return
+        self._trust.observe([len(lesson.prompt.clicks) for lesson in lessons], ious)
+        self.adapter = replace(self.adapter, shares=self._trust.shares())
 
     def _turn_back(self, adapted_iou: float, frozen_iou: float) -> bool:
         if not self.guard.observe(self.adapter, adapted_iou, frozen_iou):
             return False
         logger.info("the session turns back to adapter %s", self.guard.won.version)
         self.adapter = self.guard.won
+        self._trust = Trust(self.settings.trust, self.adapter.shares)
         for _ in range(min(len(self._memory), self.settings.guard.least)):
             self._memory.pop()
         self.guard.won = Adapter(decoder_id=self.sam.decoder_id)
@@ -278,16 +263,7 @@ class OnlineLearner:
         return [self._memory[int(i)].lessons[0] for i in chosen]
 
     def _probe_iou(self, probes: list[Lesson]) -> float:
-        if not probes:
-            return 0.0
-        with torch.no_grad():
-            shown = self.sam.decode(
-                [p.embedding() for p in probes], [asked(p) for p in probes], weights=self.weights()
-            ).shown_logits()
-        pairs = zip(shown, probes, strict=True)
-        return float(
-            np.mean([float(losses.mask_iou(s[0], p.target, p.pixel_weights)) for s, p in pairs])
-        )
+        return float(self._ious(probes, 1.0).mean()) if probes else 0.0
 
     # Drawing -----------------------------------------------------------------------------------
 
@@ -315,7 +291,7 @@ class OnlineLearner:
     ) -> int:
         """Adam steps from the current adapter; a step that is not finite ends them."""
         base = self.sam.decoder_parameters()
-        current = {**base, **(self.weights() or {})}
+        current = {**base, **(self.adapter.weights(self.sam) or {})}
         weights = {n: current[n].detach().clone().requires_grad_() for n in self._names}
         optimiser = torch.optim.Adam(
             weights.values(), lr=self.settings.learning_rate, betas=(0.9, 0.99)
@@ -334,7 +310,7 @@ class OnlineLearner:
         return done
 
     def _adopt(self, weights: dict[str, Tensor], n_steps: int) -> None:
-        adapter = adapter_of(self.sam, weights)
+        adapter = adapter_of(self.sam, weights, self._trust.shares())
         finite = all(bool(torch.isfinite(d).all()) for d in adapter.deltas.values())
         if n_steps and finite:
             self.adapter = adapter
@@ -357,19 +333,10 @@ class OnlineLearner:
             torch.autograd.backward(self.settings.anchor * losses.anchor_loss(weights, base))
 
     def _lesson_loss(self, lesson: Lesson, simulate: bool, weights: dict[str, Tensor]) -> Tensor:
-        """Loss of one lesson, on the part of the frame that it needs if the model reads parts."""
-        sam, embedding = self.sam, lesson.embedding()
-        prompt = self._prompt(lesson, embedding, weights, simulate)
-        window = None
-        if sam.reads_windows:
-            window = window_around(lesson.labels, prompt, embedding, sam.input_size)
+        prompt = self._prompt(lesson, lesson.embedding(), weights, simulate)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_half()):
-            if window is None:
-                prediction = sam.decode(embedding, [prompt], weights=weights)
-            else:
-                prediction = sam.decode_within(embedding, prompt, window, weights=weights)
-        taught = lesson if window is None else lesson.within(window)
-        return lesson_loss(prediction, [taught], self.settings.iou_weight)
+            answer, taught = self._answer(lesson, prompt, weights)
+        return lesson_loss(answer, [taught], self.settings.iou_weight)
 
     def _prompt(
         self, lesson: Lesson, embedding: Embedding, weights: dict[str, Tensor], simulate: bool
@@ -394,7 +361,7 @@ class OnlineLearner:
             prediction = self.sam.decode(
                 [k.embedding() for k in kept_out],
                 [asked(k) for k in kept_out],
-                weights=self.weights(),
+                weights=self.adapter.weights(self.sam),
             )
         loss = float(lesson_loss(prediction, kept_out, 0.0))
         self._stale = 0 if loss < self._best_kept_out - 1e-3 else self._stale + 1

@@ -219,8 +219,8 @@ class ClickDesk:
         return result
 
     def _compute(self, served: Served, job: ClickJob, watch: Stopwatch) -> ClickResult:
-        weights, version = served.learning.weights(job.key)
         clicks, box = job.prompt.points, job.prompt.rectangle
+        weights, version = served.learning.weights(job.key, len(clicks))
         state = self._memory.states.before(job.key, clicks, box, served.sam.decoder_id)
 
         def encode(view: View) -> Embedding:

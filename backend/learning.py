@@ -18,7 +18,7 @@ class Learning(Protocol):
     def click(self) -> AbstractContextManager[None]:
         """Surrounds the way of a click: learning leaves it the processor."""
 
-    def weights(self, key: ObjectKey) -> tuple[Weights | None, str]:
+    def weights(self, key: ObjectKey, n_clicks: int) -> tuple[Weights | None, str]:
         """The weights that answer a click, and their version; called on the way of every click."""
 
     def clicked(self, job: ClickJob, result: ClickResult) -> None:
@@ -38,7 +38,7 @@ class NoLearning:
         """Nothing stands in a click's way."""
         return nullcontext()
 
-    def weights(self, key: ObjectKey) -> tuple[Weights | None, str]:
+    def weights(self, key: ObjectKey, n_clicks: int) -> tuple[Weights | None, str]:
         """The base weights, version ""."""
         return None, ""
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from adaptation.adapter import Adapter
-from adaptation.learner import LearnerSettings
+from adaptation.learner_settings import LearnerSettings
 from adaptation.sam import PromptableSam
 from backend.chronicle import Ledger, Merged
 from backend.recall import Embed, Recall
 from backend.shelf import Shelf
-from backend.teaching import Pause, Taught, interaction_of, mean_iou
+from backend.teaching import Pause, Taught, answering, interaction_of, mean_iou
 
 N_TRIED = 8
 """Objects that a merged start is tried on."""
@@ -36,8 +36,11 @@ def mean_of(adapters: Sequence[Adapter], weights: Sequence[int]) -> Adapter:
     """
     names = sorted({name for adapter in adapters for name in adapter.deltas})
     total = float(sum(weights))
+    shares = zip(*(adapter.shares for adapter in adapters), strict=True)
     return Adapter(
-        {name: _mean(name, adapters, weights, total) for name in names}, adapters[0].decoder_id
+        {name: _mean(name, adapters, weights, total) for name in names},
+        adapters[0].decoder_id,
+        tuple(sum(s * w for s, w in zip(of, weights, strict=True)) / total for of in shares),
     )
 
 
@@ -129,6 +132,6 @@ class Merger:
         ]
 
     def _mean_iou(self, objects: Sequence[Taught], adapter: Adapter | None) -> float:
-        weights = None if adapter is None else adapter.weights(self._sam)
+        weights = answering(self._sam, adapter or Adapter())
         found = [mean_iou(self._interaction, o, weights, self._pause) for o in objects]
         return sum(found) / max(1, len(found))

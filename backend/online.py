@@ -20,7 +20,7 @@ import torch
 from adaptation.album import Album
 from adaptation.errors import StropError
 from adaptation.journal import Journal, Link, SubmissionRecord
-from adaptation.learner import LearnerSettings
+from adaptation.learner_settings import LearnerSettings
 from adaptation.sam import PromptableSam, Weights
 from adaptation.types import Embedding
 from adaptation.zoom import View
@@ -88,10 +88,10 @@ class OnlineLearning:
                 self._at_work -= 1
                 self._quiet.notify_all()
 
-    def weights(self, key: ObjectKey) -> tuple[Weights | None, str]:
+    def weights(self, key: ObjectKey, n_clicks: int) -> tuple[Weights | None, str]:
         """The session's weights as they stand, and their version."""
         place = key.place
-        return self._school.weights(place.project_id, place.label, place.task_id)
+        return self._school.weights(place.project_id, place.label, place.task_id, n_clicks)
 
     def clicked(self, job: ClickJob, result: ClickResult) -> None:
         """Remember where the image came from; returns at once."""

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from adaptation.adapter import Adapter
 from adaptation.errors import InputError, StropError
-from adaptation.learner import LearnerSettings
+from adaptation.learner_settings import LearnerSettings
 from adaptation.sam import PromptableSam
 from backend.chronicle import Began, Forgot, Happening, Learned, Merged, ThoughtOver
 from backend.merging import mean_of

@@ -63,29 +63,31 @@ class Shelf:
         self._max_sessions, self._ttl_s, self._clock = max_sessions, ttl_s, clock
         self._lock = threading.Lock()
         self._held: OrderedDict[str, _Held] = OrderedDict()
-        self._ready: OrderedDict[str, Weights | None] = OrderedDict()
+        self._ready: OrderedDict[tuple[str, float], Weights | None] = OrderedDict()
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._held)
 
-    def weights(self, name: str, start: str) -> tuple[Weights | None, str]:
+    def weights(self, name: str, start: str, n_clicks: int) -> tuple[Weights | None, str]:
         """What a session answers with, and its version.
 
         Args:
             name: The session.
             start: Name of what it starts from while it has learned nothing.
+            n_clicks: Clicks on the object so far.
         """
         held = self._get(name) or self._get(start)
         if held is None:
             return None, "base"
+        key = held.version, held.adapter.share(n_clicks)
         with self._lock:
-            if held.version in self._ready:
-                self._ready.move_to_end(held.version)
-                return self._ready[held.version], held.version
-        weights = held.adapter.weights(self._sam)
+            if key in self._ready:
+                self._ready.move_to_end(key)
+                return self._ready[key], held.version
+        weights = held.adapter.weights(self._sam, key[1])
         with self._lock:
-            self._ready[held.version] = weights
+            self._ready[key] = weights
             while len(self._ready) > READY:
                 self._ready.popitem(last=False)
         return weights, held.version

@@ -20,7 +20,8 @@ from adaptation.adapter import Adapter
 from adaptation.correction import ClickCorrection
 from adaptation.errors import ModelError
 from adaptation.interaction import Answer, Interaction, ObjectState
-from adaptation.learner import LearnerSettings, ObjectReport, OnlineLearner
+from adaptation.learner import ObjectReport, OnlineLearner
+from adaptation.learner_settings import LearnerSettings
 from adaptation.lessons import AskedPrompt
 from adaptation.masks import Rle, decode_rle, iou
 from adaptation.sam import PromptableSam, Weights
@@ -29,6 +30,10 @@ from adaptation.zoom import View, ZoomSettings
 
 Pause = Callable[[], object]
 """Called between two computations; returns when no click waits for the processor."""
+
+
+WeightsAt = Callable[[int], Weights | None]
+"""Decoder weights that answer the newest of so many clicks on an object; None for the base's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +154,7 @@ class TaughtSession:
         """
         interaction = interaction_of(self._sam, self._origin.settings)
         found = []
-        for answer in ask(interaction, taught, self._awake().weights(), pause):
+        for answer in ask(interaction, taught, self._awake().weights, pause):
             if not bool(torch.isfinite(answer.shown_logits).all()):
                 raise ModelError("The decoder's answer to one of its clicks is not finite.")
             found.append(AskedPrompt.of(answer))
@@ -246,8 +251,13 @@ def interaction_of(sam: PromptableSam, settings: LearnerSettings) -> Interaction
     )
 
 
+def answering(sam: PromptableSam, adapter: Adapter) -> WeightsAt:
+    """What an adapter answers with."""
+    return lambda n_clicks: adapter.weights(sam, adapter.share(n_clicks))
+
+
 def ask(
-    interaction: Interaction, taught: Taught, weights: Weights | None, pause: Pause
+    interaction: Interaction, taught: Taught, weights: WeightsAt, pause: Pause
 ) -> Iterator[Answer]:
     """Ask again what was asked on an object, each answer fed back into the next question."""
     state: ObjectState | None = None
@@ -256,15 +266,19 @@ def ask(
         if state is not None and not state.precedes(step.clicks, step.box):
             state = None
         answer = interaction.answer(
-            taught.encode, taught.image_size, step.clicks, step.box, state, weights, step.view
+            taught.encode,
+            taught.image_size,
+            step.clicks,
+            step.box,
+            state,
+            weights(len(step.clicks)),
+            step.view,
         )
         yield answer
         state = answer.state
 
 
-def mean_iou(
-    interaction: Interaction, taught: Taught, weights: Weights | None, pause: Pause
-) -> float:
+def mean_iou(interaction: Interaction, taught: Taught, weights: WeightsAt, pause: Pause) -> float:
     """Mean IoU of the answers to an object's requests with its submitted mask, at its own size."""
     mask = decode_rle(taught.mask)
     found = [iou(interaction.mask(a), mask) for a in ask(interaction, taught, weights, pause)]

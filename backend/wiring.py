@@ -17,7 +17,7 @@ from adaptation.correction import ClickCorrection
 from adaptation.edges import EdgeSettings
 from adaptation.interaction import Corrector, Interaction
 from adaptation.journal import Journal
-from adaptation.learner import LearnerSettings
+from adaptation.learner_settings import LearnerSettings
 from adaptation.sam import PromptableSam
 from adaptation.zoom import ZoomSettings
 from backend.ahead import EncodeAhead

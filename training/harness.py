@@ -39,8 +39,8 @@ class Learner(Protocol):
         """What makes shown masks obey the clicks, if anything does."""
         ...
 
-    def weights(self) -> Mapping[str, Tensor] | None:
-        """Decoder weights that the next click is answered with; None for the base model's."""
+    def weights(self, n_clicks: int) -> Mapping[str, Tensor] | None:
+        """Decoder weights that answer the newest of so many clicks; None for the base model's."""
         ...
 
     def observe_click(self, answer: Answer) -> object:
@@ -202,7 +202,7 @@ class Harness:
         watch = _TimedEncode(encode, self._clock)
         while True:
             started, watch.seconds = self._clock(), 0.0
-            weights = None if learner is None else learner.weights()
+            weights = None if learner is None else learner.weights(len(annotator.clicks))
             corrector = self._corrector if learner is None else learner.corrector
             interaction = Interaction(self.sam, self._zoom, corrector, edges=self._edges)
             answer = interaction.answer(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptation.interaction import Answer, Corrector, Encode
-from adaptation.learner import LearnerSettings, OnlineLearner
+from adaptation.learner import OnlineLearner
+from adaptation.learner_settings import LearnerSettings
 from adaptation.sam import PromptableSam
 from training.config import load_config
 from training.evaluate_config import EvaluateConfig
@@ -40,9 +41,9 @@ class OnlineSession:
         """What makes shown masks obey the clicks."""
         return self._learner.corrector
 
-    def weights(self) -> Mapping[str, Tensor] | None:
-        """Decoder weights that the next click is answered with."""
-        return self._learner.weights()
+    def weights(self, n_clicks: int) -> Mapping[str, Tensor] | None:
+        """Decoder weights that answer the newest of so many clicks on an object."""
+        return self._learner.weights(n_clicks)
 
     def observe_click(self, answer: Answer) -> None:
         """Nothing is left to learn: the corrector has seen the click."""

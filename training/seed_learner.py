@@ -73,8 +73,8 @@ class SeedLearner:
         self._optimiser = torch.optim.Adam(self._weights.values(), lr=settings.learning_rate)
         self._memory: deque[_Sample] = deque(maxlen=settings.memory)
 
-    def weights(self) -> Mapping[str, Tensor]:
-        """Decoder weights that the next click is answered with."""
+    def weights(self, n_clicks: int) -> Mapping[str, Tensor]:
+        """Decoder weights that the next click is answered with, whatever its number."""
         return {name: value.detach() for name, value in self._weights.items()}
 
     def observe_click(self, answer: Answer) -> None:

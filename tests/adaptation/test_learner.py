@@ -12,7 +12,8 @@ from adaptation.adapter import Adapter
 from adaptation.compact import build_compact
 from adaptation.guard import GuardSettings
 from adaptation.interaction import Answer, Interaction
-from adaptation.learner import LearnerSettings, ObjectReport, OnlineLearner
+from adaptation.learner import ObjectReport, OnlineLearner
+from adaptation.learner_settings import LearnerSettings
 from adaptation.lessons import (
     UNLABELLED,
     AskedPrompt,
@@ -58,9 +59,9 @@ class Scene:
 
     def answers(self, learner: OnlineLearner) -> list[Answer]:
         interaction = Interaction(self.sam, ZoomSettings(is_on=False))
-        first = interaction.answer(self.encode, SIZE, self.clicks[:1], weights=learner.weights())
+        first = interaction.answer(self.encode, SIZE, self.clicks[:1], weights=learner.weights(1))
         second = interaction.answer(
-            self.encode, SIZE, self.clicks, state=first.state, weights=learner.weights()
+            self.encode, SIZE, self.clicks, state=first.state, weights=learner.weights(1)
         )
         return [first, second]
 

@@ -514,7 +514,7 @@ class Watching:
     def click(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def weights(self, key: ObjectKey) -> tuple[Weights | None, str]:
+    def weights(self, key: ObjectKey, n_clicks: int) -> tuple[Weights | None, str]:
         return self.given, "session-3"
 
     def clicked(self, job: ClickJob, result: ClickResult) -> None:

@@ -46,7 +46,7 @@ def test_the_least_recently_used_leaves_the_memory_and_comes_back(
     assert len(shelf) == 2 and shelf.used_at("s1") == float("-inf")
     base = sam.decoder_parameters()
     for number in (1, 2, 3):
-        weights, version = shelf.weights(f"s{number}", "start")
+        weights, version = shelf.weights(f"s{number}", "start", 1)
         assert version == learned(sam, number / 8).version and weights is not None
         assert all(torch.equal(weights[n], base[n] + number / 8) for n in base)
     assert len(shelf) == 2
@@ -61,7 +61,7 @@ def test_an_unused_session_leaves_the_memory_and_keeps_its_file(
     clock.now = 60.0
     shelf.publish("two", learned(sam, 0.25))
     clock.now = 101.0
-    shelf.weights("two", "start")
+    shelf.weights("two", "start", 1)
     assert len(shelf) == 1
     found = shelf.adapter("one")
     assert found is not None and found.version == learned(sam, 0.5).version
@@ -71,15 +71,15 @@ def test_a_session_that_learned_nothing_answers_with_the_project_s_start(
     tmp_path: Path, sam: PromptableSam
 ) -> None:
     shelf = shelf_in(tmp_path, sam)
-    assert shelf.weights("new", "start") == (None, "base")
+    assert shelf.weights("new", "start", 1) == (None, "base")
     assert shelf.origin("new", "start")[1] == "base"
     shelf.publish("start", learned(sam, 0.5))
-    assert shelf.weights("new", "start")[1] == learned(sam, 0.5).version
+    assert shelf.weights("new", "start", 1)[1] == learned(sam, 0.5).version
     assert shelf.origin("new", "start")[1] == "merged"
     shelf.publish("new", learned(sam, 0.25))
     assert shelf.origin("new", "start")[1] == "saved"
     shelf.drop("start")
-    assert shelf.weights("newer", "start") == (None, "base")
+    assert shelf.weights("newer", "start", 1) == (None, "base")
 
 
 def test_files_of_another_decoder_count_for_nothing(
@@ -90,8 +90,8 @@ def test_files_of_another_decoder_count_for_nothing(
     shelf = shelf_in(tmp_path, sam)
     assert shelf.saved_version("one") is None
     with caplog.at_level(logging.WARNING):
-        assert shelf.weights("one", "start") == (None, "base")
-        assert shelf.weights("one", "start") == (None, "base")
+        assert shelf.weights("one", "start", 1) == (None, "base")
+        assert shelf.weights("one", "start", 1) == (None, "base")
     assert caplog.text.count("belongs to decoder") == 1, "said once, not at every click"
 
 
@@ -104,7 +104,7 @@ def test_a_full_disk_costs_the_file_and_not_the_session(
     with caplog.at_level(logging.ERROR):
         shelf.publish("one", learned(sam, 0.5))
     assert "is not saved" in caplog.text
-    assert shelf.weights("one", "start")[1] == learned(sam, 0.5).version
+    assert shelf.weights("one", "start", 1)[1] == learned(sam, 0.5).version
 
 
 def test_names_of_any_kind_have_files_of_their_own(tmp_path: Path, sam: PromptableSam) -> None:
@@ -121,7 +121,7 @@ def test_few_sessions_are_kept_ready(tmp_path: Path, sam: PromptableSam) -> None
     shelf = shelf_in(tmp_path, sam, max_sessions=100)
     for number in range(READY + 5):
         shelf.publish(f"s{number}", learned(sam, (number + 1) / 64))
-        shelf.weights(f"s{number}", "start")
+        shelf.weights(f"s{number}", "start", 1)
     assert len(shelf) == READY + 5 and len(shelf._ready) == READY
-    again, _ = shelf.weights(f"s{READY + 4}", "start")
-    assert again is shelf.weights(f"s{READY + 4}", "start")[0]
+    again, _ = shelf.weights(f"s{READY + 4}", "start", 1)
+    assert again is shelf.weights(f"s{READY + 4}", "start", 1)[0]

@@ -1,0 +1,88 @@
+"""How much of what a session learned answers a click: none, half or all of it, by evidence.
+
+What helps with an object's first click may hurt with its tenth: the first is a guess at what the
+annotator means, which a session can learn; the tenth corrects a detail, which the base decoder has
+practised on far more objects.  So before anything is learned from a finished object, its prompts
+are asked with none, half and all of the session's differences, and for each stage of an object
+(one click, a few, many) the share is used that has won so far.  Every object is judged by weights
+that have not seen it, so the evidence is that of a held-out object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptation.adapter import N_STAGES, stage_of
+from adaptation.errors import SettingsError
+
+SHARES = (0.0, 0.5, 1.0)
+"""What is tried; the first is the frozen decoder, the last the one that is trained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustSettings:
+    """How evidence is weighed.
+
+    Args:
+        is_on: False answers every click with all that was learned.
+        memory: What an object's evidence keeps of its weight with each later one.
+        least: Objects, weighted so, that a stage needs before its share may leave the start's.
+        margin: Mean IoU that a share must win over the frozen decoder to be used.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    is_on: bool = True
+    memory: float = 0.9
+    least: float = 1.5
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.memory <= 1:
+            raise SettingsError(f"The memory of trust lies in (0, 1], got {self.memory}.")
+
+
+class Trust:
+    """Evidence of one session, by the stage of an object.
+
+    Args:
+        settings: How it is weighed.
+        shares: What is used while there is too little evidence, one for each stage.
+    """
+
+    def __init__(self, settings: TrustSettings, shares: Sequence[float]) -> None:
+        self._settings, self._start = settings, tuple(shares)
+        self._sums = np.zeros((N_STAGES, len(SHARES)))
+        self._counts = np.zeros(N_STAGES)
+
+    def observe(self, n_clicks: Sequence[int], ious: NDArray[np.float64]) -> None:
+        """Take one object into account.
+
+        Args:
+            n_clicks: Of each prompt that was asked again, ``L`` numbers.
+            ious: ``[S, L]``, IoU of the answers with the submitted mask, a row for each of
+                :data:`SHARES`.
+        """
+        stages = np.array([stage_of(n) for n in n_clicks])
+        for stage in np.unique(stages):
+            memory = self._settings.memory
+            mean = ious[:, stages == stage].mean(axis=1)
+            self._sums[stage] = memory * self._sums[stage] + mean
+            self._counts[stage] = memory * self._counts[stage] + 1
+
+    def shares(self) -> tuple[float, ...]:
+        """The share to use in each stage."""
+        if not self._settings.is_on:
+            return self._start
+        return tuple(self._share(stage) for stage in range(N_STAGES))
+
+    def _share(self, stage: int) -> float:
+        if self._counts[stage] < self._settings.least:
+            return self._start[stage]
+        gains = (self._sums[stage] - self._sums[stage][0]) / self._counts[stage]
+        best = int(np.argmax(gains))
+        return SHARES[best] if gains[best] > self._settings.margin else SHARES[0]
