@@ -42,7 +42,7 @@ RESULTS = Path(__file__).parent / "results"
 DECODER, MEASURES = "decoder.safetensors", "measures.json"
 SFT = "steps=120 batch=8 lr=5e-5 eval_every=60 log_every=10"
 SECOND = "steps=50 batch=8 lr=5e-5 eval_every=50 log_every=10"
-DPO = "objects=200 most_per_object=4"
+DPO = "objects=120 most_per_object=4"
 PAINTED_SHARE, UNPAINTED_CLICKS = 1 / 3, 3
 """Share of the images whose masks are known, and clicks on the others at most."""
 
@@ -72,6 +72,7 @@ def _dpo(loss_type: str, *more: str) -> tuple[str, ...]:
     return (f"loss_type={loss_type}", *more)
 
 
+_LONE_CLICKS = ("most_clicks=1", "objects=400", "ranking_weight=1")
 _UNCALIBRATED = ("ranking_weight=0", "error_weight=0")
 
 VARIANTS: Mapping[str, Variant] = {
@@ -80,6 +81,9 @@ VARIANTS: Mapping[str, Variant] = {
     "sft, windows": Variant(stage="sft", base="base", control="sft", settings=("windows=true",)),
     "sft+sft": Variant(stage="sft", base="sft"),
     "sft+dpo": Variant(stage="dpo", base="sft", control="sft+sft", settings=_dpo("dpo")),
+    "sft+dpo, lone clicks": Variant(
+        stage="dpo", base="sft", control="sft+sft", settings=_dpo("dpo", *_LONE_CLICKS)
+    ),
     "sft+bce": Variant(stage="dpo", base="sft", control="sft+sft", settings=_dpo("bce")),
     "bce": Variant(stage="dpo", base="base", settings=_dpo("bce"), untuned=True),
     "sft+plackett-luce": Variant(
@@ -149,8 +153,8 @@ class Bench:
         stage = ["--config", Path("configs") / f"{variant.stage}.yaml", "--album", self.album]
         if variant.base and variant.base != "base":
             stage += ["--base", self.folder(variant.base) / DECODER]
-        settings = [*(self.sft if is_first else self.second), *variant.settings]
-        settings += self.dpo if variant.stage == "dpo" else []
+        settings = [*(self.sft if is_first else self.second)]
+        settings += [*(self.dpo if variant.stage == "dpo" else ()), *variant.settings]
         settings.append(f"preferences=[{self.source(variant.source)}]")
         return [variant.stage, *stage, *(["--allow-untuned"] if variant.untuned else []), *settings]
 
@@ -245,10 +249,10 @@ def render(found: Mapping[str, Any]) -> str:
     """The table as text."""
     names = ["IoU@1", "IoU@3", "IoU@5", "NoC@85", "NoC@90", "FR@90", "best scored highest"]
     names.append("calibration error")
-    lines = ["".join(f"{name[:12]:>13}" for name in ["", *names])]
+    lines = [" " * 26 + "".join(f"{name[:12]:>13}" for name in names)]
     for name, each in found.items():
         values = "".join(f"{each['mean'][key]:>13.4f}" for key in names)
-        lines.append(f"{name:<26}{values[13:]}")
+        lines.append(f"{name:<26}{values}")
         for other, gains in each["against"].items():
             cells = [
                 f"{gains[k]['gain']:+.4f} [{gains[k]['low']:+.4f}, {gains[k]['high']:+.4f}]"

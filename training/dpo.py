@@ -64,6 +64,7 @@ class DpoConfig(TuningConfig):
     rpo_alpha: float = 0.0
     sources: tuple[str, ...] = SOURCES
     min_margin: float = 0.0
+    most_clicks: int | None = None
     objects: int | None = None
     most_per_object: int | None = 8
     ranking_weight: float = 0.1
@@ -92,7 +93,7 @@ class DpoConfig(TuningConfig):
             for name in ("rpo_alpha", "min_margin", "ranking_weight", "error_weight", "min_gap")
             if getattr(self, name) < 0
         ]
-        for name in ("objects", "most_per_object"):
+        for name in ("objects", "most_per_object", "most_clicks"):
             if (value := getattr(self, name)) is not None and value < 1:
                 found.append(f"{name} must be 1 or more, or empty for all")
         if not 0 <= self.label_smoothing < 0.5:
@@ -273,7 +274,9 @@ def find_comparisons(config: DpoConfig) -> list[Comparison]:
     found = [
         item
         for folder in config.preferences
-        for item in comparisons_of_preferences(folder, album, lists=lists)
+        for item in comparisons_of_preferences(
+            folder, album, lists=lists, most_clicks=config.most_clicks
+        )
         if item.source in config.sources and item.has_margin(config.min_margin)
     ]
     drawn = of_objects(found, config.objects, config.seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -163,19 +164,24 @@ def exercises_of_preferences(folder: Path, album: Album) -> list[Exercise]:
 # Comparisons -------------------------------------------------------------------------------------
 
 
-def comparisons_of_preferences(folder: Path, album: Album, *, lists: bool) -> list[Comparison]:
+def comparisons_of_preferences(
+    folder: Path, album: Album, *, lists: bool, most_clicks: int | None = None
+) -> list[Comparison]:
     """What people preferred, image by image.
 
     Args:
         folder: Of the preferences.
         album: The images.
         lists: Whole ranked lists, and pairs only from sources that rank nothing; else pairs.
+        most_clicks: Prompts of more clicks are left out, and not replayed; None takes all.
     """
     examples, pairs, rankings = read_examples(folder), read_pairs(folder), read_rankings(folder)
-    known = _Known(album, examples, [*examples, *pairs, *rankings])
-    found = [_of_pair(pair, known) for pair in pairs]
+    most = math.inf if most_clicks is None else most_clicks
+    rows = [row for row in (*examples, *pairs, *rankings) if len(row.clicks) <= most]
+    known = _Known(album, examples, rows)
+    found = [_of_pair(row, known) for row in rows if isinstance(row, PreferencePair)]
     if lists:
-        ranked = [_of_list(each, known) for each in rankings]
+        ranked = [_of_list(row, known) for row in rows if isinstance(row, RankedList)]
         listed = {each.source for each in ranked}
         found = ranked + [pair for pair in found if pair.source not in listed]
     return sorted(found, key=lambda item: (item.image_key, item.name))

@@ -121,6 +121,21 @@ def test_prompts_with_another_box_or_beginning_share_nothing(root: Path) -> None
     assert [item.chain for item in found] == [item.clicks for item in found]
 
 
+def test_prompts_of_more_clicks_are_neither_compared_nor_replayed(
+    root: Path, tmp_path: Path
+) -> None:
+    made, album = root / "preferences", Album(root / "album")
+    items = comparisons_of_preferences(made, album, lists=True, most_clicks=2)
+    assert {(item.object_id, len(item.clicks)) for item in items} == {
+        (o, n) for o in "ab" for n in (1, 2)
+    }
+    assert all(item.truth is not None for item in items if item.object_id == "a")
+    desk, counts = desk_of(root, tmp_path)
+    for item in items:
+        desk.check(item)
+    assert counts == {1: 1, 2: 1}  # by now both objects have the same two clicks
+
+
 def test_a_mask_of_another_size_is_no_use(root: Path, tmp_path: Path) -> None:
     item = replace(comparisons(root)[0], image_size=(64, 65))
     with pytest.raises(Unusable, match="differ in size"):
