@@ -28,7 +28,7 @@ class EvaluateConfig:
     models_dir: Path = Path("models")
     device: str = "cpu"
     prompts: str = "clicks"
-    correct: bool = False
+    correct: bool = True
     adapt: str = "none"
     objects: int | None = 100
     seed: int = 0
@@ -93,7 +93,7 @@ class EvaluateConfig:
         flags: dict[str, dict[Any, dict[str, Any]]] = {
             "zoom.is_on": {False: {"no-zoom": True}},
             "edges.is_on": {False: {"no-edges": True}},
-            "correct": {True: {"correct": True}},
+            "correct": {False: {"plain": True}},
             "keep_groups": {False: {"shuffle": True}},
             "objects": {None: {"all-objects": True}},
         }

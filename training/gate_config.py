@@ -36,7 +36,7 @@ class GateConfig:
     clicker: str = "central"
     max_clicks: int = 20
     target: float = 0.90
-    correct: bool = False
+    correct: bool = True
     zoom: ZoomSettings = field(default_factory=ZoomSettings)
     edges: EdgeSettings = field(default_factory=EdgeSettings)
     max_report_age_h: float = 24.0

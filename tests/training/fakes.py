@@ -112,7 +112,7 @@ class OneStepLearner:
         self.n_clicks = 0
         self.masks: list[Mask] = []
 
-    def weights(self) -> Mapping[str, Tensor]:
+    def weights(self, n_clicks: int) -> Mapping[str, Tensor]:
         return {name: value.detach() for name, value in self._weights.items()}
 
     def observe_click(self, answer: Answer) -> None:

@@ -66,7 +66,7 @@ def test_a_click_moves_the_decoder_towards_it_and_nothing_else(sam: PromptableSa
     def loss() -> float:
         labels = torch.full((16, 16), UNLABELLED, dtype=torch.int8)
         labels = learner._with_clicks(labels, answer)
-        shown = sam.decode(answer.embedding, [answer.prompt], weights=learner.weights())
+        shown = sam.decode(answer.embedding, [answer.prompt], weights=learner.weights(1))
         logits = shown.shown_logits()[0, 0]
         target, labelled = (labels == 1).float(), labels != UNLABELLED
         return float(
@@ -88,7 +88,7 @@ def test_the_memory_is_bounded_and_replay_is_seeded(sam: PromptableSam) -> None:
             mask = np.roll(MASK, 4 * shift, axis=1)
             learner.observe_mask([answer], mask, Encoder(sam).of(IMAGE))
         assert len(learner._memory) == 2
-    first, second = (learner.weights() for learner in learners)
+    first, second = (learner.weights(1) for learner in learners)
     assert all(torch.equal(first[n], second[n]) for n in first)
 
 
@@ -97,7 +97,7 @@ def test_finished_masks_are_learned(sam: PromptableSam) -> None:
     labels = learner._eroded(MASK, answer)
 
     def share_of_wrong_cells() -> float:
-        shown = sam.decode(answer.embedding, [answer.prompt], weights=learner.weights())
+        shown = sam.decode(answer.embedding, [answer.prompt], weights=learner.weights(1))
         mask, labelled = shown.shown_logits()[0, 0] > 0, labels != UNLABELLED
         return float((mask[labelled] != (labels[labelled] == 1)).float().mean())
 
@@ -121,4 +121,4 @@ def test_it_goes_through_the_harness(tmp_path: Path, sam: PromptableSam) -> None
 def test_a_mask_too_thin_for_the_erosion_still_has_its_clicks(sam: PromptableSam) -> None:
     learner = learner_of(sam, learning_rate=1e-3, erosion=4)
     learner.observe_mask([answer_of(sam)], disc(30, 16, 2)[:32], Encoder(sam).of(IMAGE))
-    assert all(torch.isfinite(v).all() for v in learner.weights().values())
+    assert all(torch.isfinite(v).all() for v in learner.weights(1).values())
