@@ -57,7 +57,8 @@ def encode_part_rle(part: Mask, part_size: Size, size: Size, x0: int = 0, y0: in
         return encode_rle(part)
     columns, tops, bottoms = _column_runs(part)
     if part.shape != part_size:
-        columns, tops, bottoms = _enlarged((columns, tops, bottoms), part.shape, part_size)
+        drawn_size = part.shape[0], part.shape[1]
+        columns, tops, bottoms = _enlarged((columns, tops, bottoms), drawn_size, part_size)
     return _from_column_runs(columns + x0, tops + y0, bottoms + y0, size)
 
 
@@ -70,9 +71,8 @@ def row_major_boundaries(mask: Mask) -> _Ints:
     The last pixel of a row comes before the first one of the next; 0 is never among them.
     """
     packed = np.packbits(mask.reshape(-1))
-    differs = packed >> 1
-    differs[1:] |= packed[:-1] << 7
-    differs ^= packed
+    differs = packed ^ (packed >> np.uint8(1))
+    differs[1:] ^= packed[:-1] << np.uint8(7)
     positions = _set_bits(differs)
     # Neither the first pixel nor the padding behind the last one has a neighbour to differ from.
     return positions[np.searchsorted(positions, 1) : np.searchsorted(positions, mask.size)]
@@ -105,7 +105,8 @@ def _set_bits(packed: npt.NDArray[np.uint8]) -> _Ints:
     data = packed.reshape(-1)
     some = np.flatnonzero(data != 0)
     bits = np.flatnonzero(np.unpackbits(data[some]).view(np.bool_))
-    return 8 * some[bits >> 3] + (bits & 7)
+    positions: _Ints = 8 * some[bits >> 3] + (bits & 7)
+    return positions
 
 
 def _starts_and_ends(edges: _Ints, end: int) -> tuple[_Ints, _Ints]:
@@ -117,7 +118,8 @@ def _starts_and_ends(edges: _Ints, end: int) -> tuple[_Ints, _Ints]:
 def _ranges(starts: _Ints, lengths: _Ints) -> _Ints:
     """The numbers from each start on, as many as its length, one range after the other."""
     offsets = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)
+    numbers: _Ints = np.arange(int(lengths.sum())) + np.repeat(starts - offsets, lengths)
+    return numbers
 
 
 def _pack_counts(lengths: _Ints) -> bytes:

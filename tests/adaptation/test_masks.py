@@ -283,7 +283,8 @@ def test_a_part_is_placed_into_a_larger_mask_without_decoding(
 ) -> None:
     left, top, right, bottom = margins
     whole = np.pad(part, ((top, bottom), (left, right)))
-    placed = masks.encode_part_rle(part, part.shape, whole.shape, left, top)
+    part_size, size = (part.shape[0], part.shape[1]), (whole.shape[0], whole.shape[1])
+    placed = masks.encode_part_rle(part, part_size, size, left, top)
     assert placed == masks.encode_rle(whole)
 
 
@@ -324,7 +325,8 @@ def test_a_small_drawing_of_a_part_becomes_a_mask_of_the_whole(
     rows = np.arange(height) * small.shape[0] // height
     columns = np.arange(width) * small.shape[1] // width
     whole = np.pad(small[rows][:, columns], ((top, bottom), (left, right)))
-    rle = masks.encode_part_rle(small, (height, width), whole.shape, left, top)
+    size = whole.shape[0], whole.shape[1]
+    rle = masks.encode_part_rle(small, (height, width), size, left, top)
     assert rle == masks.encode_rle(whole)
 
 

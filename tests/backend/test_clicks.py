@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-import backend.clicks
 from backend.ahead import EncodeAhead
+from backend.clicks import Served
 from backend.learning import NoLearning
+from backend.protocol import render_answer
 from backend.records import ClickJob, ClickResult
 from tests.backend.payloads import keypoint
 from tests.backend.service_kit import WatchedSam, click_on, data_uri, pixels_of, running_service
@@ -38,17 +39,16 @@ def test_nothing_else_begins_before_the_answer_is_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
-    render = backend.clicks.render_answer
 
     def rendered(*args: Any, **options: Any) -> Any:
         notes.append("rendered")
-        return render(*args, **options)
+        return render_answer(*args, **options)
 
-    monkeypatch.setattr(backend.clicks, "render_answer", rendered)
+    monkeypatch.setattr("backend.clicks.render_answer", rendered)
     monkeypatch.setattr(EncodeAhead, "next_view", lambda *_: notes.append("the next view"))
     with running_service(tmp_path, WatchedSam()) as service:
         served = service._clicks.served
-        service.swap(backend.clicks.Served(interaction=served.interaction, learning=Noting(notes)))
+        service.swap(Served(interaction=served.interaction, learning=Noting(notes)))
         monkeypatch.setattr(type(served.interaction), "next_view", lambda *_: "another view")
         service.predict(click_on(IMAGE, keypoint(30, 60)))
     assert notes == [
