@@ -34,7 +34,14 @@ from adaptation.catalog import load_model
 from adaptation.digests import file_sha256
 from adaptation.errors import StropError
 from benchmarks.preferences_measure import Plan, Row, compare, measure, summary
-from training.preferences.files import SCHEMAS, TableWriter, read_examples, read_pairs
+from training.preferences.files import (
+    EXAMPLES,
+    PAIRS,
+    SCHEMAS,
+    TableWriter,
+    read_examples,
+    read_pairs,
+)
 from training.preferences.rows import PreferencePair, split_of
 from training.provenance import command_line, provenance
 
@@ -211,16 +218,17 @@ def write_part(source: Path, folder: Path, *, painted: bool) -> None:
     pairs = [pair for pair in read_pairs(source) if _is_painted(pair.image_id) == painted]
     with ExitStack() as stack:
         tables = {name: stack.enter_context(TableWriter(folder, name)) for name in SCHEMAS}
-        for name, rows in zip(SCHEMAS, (examples, pairs), strict=False):
-            for row in rows if painted else _without_masks(rows):
-                tables[name].write(row)
+        for example in examples:
+            tables[EXAMPLES].write(example)
+        for pair in pairs if painted else _without_masks(pairs):
+            tables[PAIRS].write(pair)
 
 
 def _is_painted(image_id: str) -> bool:
     return split_of(image_id, 1, PAINTED_SHARE) == "val"
 
 
-def _without_masks(rows: Iterable[Any]) -> list[PreferencePair]:
+def _without_masks(rows: Iterable[PreferencePair]) -> list[PreferencePair]:
     pairs = [row for row in rows if row.source == "outcome" and len(row.clicks) <= UNPAINTED_CLICKS]
     return [
         dataclasses.replace(p, source="ranking", chosen_iou=None, rejected_iou=None) for p in pairs
@@ -286,9 +294,11 @@ def main(data: Path, sets: str, only: str, **options: Any) -> None:
         sets=tuple(sets.split(",")),
         **{key: options[key] for key in ("objects", "max_clicks", "first_clicks", "seed", "cache")},
     )
-    stages = {key: tuple(options[key].split()) for key in ("sft", "second", "dpo")}
-    places = {key: options[key] for key in ("preferences", "album", "out")}
-    bench = Bench(plan=plan, **places, **stages)
+    given: dict[str, Any] = {
+        **{key: options[key] for key in ("preferences", "album", "out")},
+        **{key: tuple(options[key].split()) for key in ("sft", "second", "dpo")},
+    }
+    bench = Bench(plan=plan, **given)
     told = {"data": data, "sets": sets, **{k.replace("_", "-"): v for k, v in options.items()}}
     command = command_line("python -m benchmarks.preferences", told)
     rows: dict[str, list[Row]] = {}

@@ -163,7 +163,7 @@ def summary(rows: Sequence[Row], max_clicks: int) -> dict[str, float]:
 
 def compare(
     rows: Sequence[Row], others: Sequence[Row], max_clicks: int, seed: int
-) -> dict[str, Mapping[str, float]]:
+) -> Mapping[str, Mapping[str, float]]:
     """Paired differences to another decoder on the same objects, with 95 % intervals.
 
     Raises:

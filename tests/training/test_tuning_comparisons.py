@@ -90,7 +90,7 @@ def test_shared_prompts_are_those_of_a_replay_of_their_own(root: Path, tmp_path:
     encoder = Encoder(desk.replayer.sam, None)
     for item, prompt in zip(items, batch.prompts, strict=True):
         image = item.read()
-        answer = alone.resume(encoder.of(image), image.shape[:2], item.clicks, item.box)
+        answer = alone.resume(encoder.of(image), item.image_size, item.clicks, item.box)
         assert prompt.clicks == answer.prompt.clicks
         if answer.prompt.mask_input is None:
             assert prompt.mask_input is None
