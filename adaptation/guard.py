@@ -39,11 +39,11 @@ class GuardSettings:
 
     window: int = 8
     least: int = 4
-    margin: float = 0.01
+    margin: float = 0.03
     largest_share: float = 0.9
     agreement: float = 0.8
     least_overlap: float = 0.2
-    probe_drop: float = 0.03
+    probe_drop: float = 0.15
     n_probes: int = 3
 
     def __post_init__(self) -> None:

@@ -171,8 +171,9 @@ class OnlineLearner:
         pool = [m for m in self._memory if not m.is_kept_out]
         if not pool:
             return 0
+        share = self.settings.simulated_share
         n_steps = self._run_steps(
-            self.settings.think_steps, lambda: self._draw(pool), should_stop, pause
+            self.settings.think_steps, lambda: self._draw(pool, share), should_stop, pause
         )
         if n_steps:
             self._note_progress()
@@ -243,7 +244,7 @@ class OnlineLearner:
         known = self._probe_iou(probes)
         n_steps = self._run_steps(
             self.settings.steps,
-            lambda: [self._pick(lessons), *self._draw(pool)[1:]],
+            lambda: [self._pick(lessons, 0.0), *self._draw(pool, 0.0)[1:]],
             pause=pause,
         )
         if probes and self._probe_iou(probes) < known - self.settings.guard.probe_drop:
@@ -267,18 +268,20 @@ class OnlineLearner:
 
     # Drawing -----------------------------------------------------------------------------------
 
-    def _draw(self, pool: Sequence[_Remembered]) -> list[tuple[Lesson, bool]]:
+    def _draw(
+        self, pool: Sequence[_Remembered], simulated_share: float
+    ) -> list[tuple[Lesson, bool]]:
         """One batch of lessons from memory, each to be asked as it was or simulated afresh."""
         if not pool:
             return []
         chosen = self._rng.integers(0, len(pool), self.settings.batch)
-        return [self._pick(pool[int(i)].lessons) for i in chosen]
+        return [self._pick(pool[int(i)].lessons, simulated_share) for i in chosen]
 
-    def _pick(self, lessons: Sequence[Lesson]) -> tuple[Lesson, bool]:
+    def _pick(self, lessons: Sequence[Lesson], simulated_share: float) -> tuple[Lesson, bool]:
         """The first prompt in two of five cases, else a later one; sometimes simulated afresh."""
         later = len(lessons) > 1 and self._rng.random() >= 0.4
         index = int(self._rng.integers(1, len(lessons))) if later else 0
-        return lessons[index], bool(self._rng.random() < self.settings.simulated_share)
+        return lessons[index], bool(self._rng.random() < simulated_share)
 
     # Steps -------------------------------------------------------------------------------------
 

@@ -20,9 +20,10 @@ class LearnerSettings:
         batch: Objects per step.
         replay: Finished objects that are remembered.
         lessons: Prompts kept of each object.
-        simulated_share: Share of the replayed prompts that are simulated afresh.
+        simulated_share: Share of the prompts in thinking time that are simulated afresh.
         simulated_clicks: Most clicks of a simulated prompt.
-        erosion_share: Unlabelled band over the square root of the object's area.
+        erosion_share: Unlabelled band over the square root of the object's area; at least one pixel
+            of the logits' grid.
         anchor: Weight of the squared distance from the base decoder.
         iou_weight: Weight of the predicted-IoU error.
         think_steps: Most steps in one stretch of thinking time.
@@ -45,7 +46,7 @@ class LearnerSettings:
     lessons: int = 6
     simulated_share: float = 0.5
     simulated_clicks: int = 4
-    erosion_share: float = 0.04
+    erosion_share: float = 0.0
     anchor: float = 0.0
     iou_weight: float = 0.25
     think_steps: int = 16

@@ -116,9 +116,10 @@ class Evaluation:
         self.sam = sam
         self.dataset = open_dataset(config)
         self.refs = choose_objects(self.dataset, config.objects, config.seed)
+        self._orders: dict[int, list[list[ObjectRef]]] = {}
         self.streams = [self._sessions(order) for order in range(config.orders)]
         self._learners = learners
-        self.run = RunFolder(self._folder(), self.identity(), commit())
+        self.run = RunFolder(self._folder(), self._lasting_identity(), commit())
 
     @property
     def n_results(self) -> int:
@@ -152,6 +153,12 @@ class Evaluation:
             },
         }
 
+    def _lasting_identity(self) -> dict[str, Any]:
+        """What may not change in a run's folder; more orders can be added to a run."""
+        identity = self.identity()
+        streams = {k: v for k, v in identity["streams"].items() if k != "orders"}
+        return {**identity, "streams": streams}
+
     def describe_data(self) -> dict[str, Any]:
         """The objects in numbers, and the digest of their list."""
         return {
@@ -177,7 +184,7 @@ class Evaluation:
         ]
         if len(kept) < len(found):
             self.run.keep(kept)
-        return kept
+        return [r for r in kept if r.slot.order < self.config.orders]
 
     def jobs(self, finished: Iterable[ObjectResult]) -> list[Job]:
         """What is left to do, the longest jobs first."""
@@ -212,19 +219,21 @@ class Evaluation:
 
     def _is_whole(self, result: ObjectResult, known: Iterable[tuple[str, int, ObjectRef]]) -> bool:
         """Whether the stream that a result belongs to was finished."""
-        stream = self.streams[result.slot.order][result.slot.session]
+        stream = self._sessions(result.slot.order)[result.slot.session]
         return all(("adapted", result.slot.order, ref) in known for ref in stream)
 
     def _sessions(self, order: int) -> list[list[ObjectRef]]:
-        config = self.config
-        stream = stream_order(self.refs, config.seed, order, keeps_groups=config.keep_groups)
-        return split_sessions(stream, config.sessions)
+        if order not in self._orders:
+            config = self.config
+            stream = stream_order(self.refs, config.seed, order, keeps_groups=config.keep_groups)
+            self._orders[order] = split_sessions(stream, config.sessions)
+        return self._orders[order]
 
     def _folder(self) -> Path:
         """The run's folder; by default one whose name changes with the identity."""
         if self.config.out is not None:
             return self.config.out
-        content = json.dumps(self.identity(), sort_keys=True)
+        content = json.dumps(self._lasting_identity(), sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         name = f"{self.dataset.name.replace('/', '-')}-{self.sam.model_id}-{digest}"
         return Path("runs/evaluate") / name

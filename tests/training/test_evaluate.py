@@ -274,6 +274,17 @@ def test_cached_embeddings_change_no_result(discs: Path, tmp_path: Path) -> None
     assert sum(r.n_encoded for r in second) == 0
 
 
+def test_a_run_is_given_more_orders_later(discs: Path, tmp_path: Path) -> None:
+    whole = evaluate(config(discs, tmp_path / "a", orders=2))
+    one = evaluate(config(discs, tmp_path / "b", orders=1))
+    assert {r.slot.order for r in one} == {0}
+    more = Evaluation(config(discs, tmp_path / "b", orders=2), tiny_model(), OneStepLearners())
+    assert {job.order for job in more.jobs(more.finished())} == {1}
+    assert without_times(evaluate(more.config)) == without_times(whole)
+    again = Evaluation(config(discs, tmp_path / "b", orders=1), tiny_model(), OneStepLearners())
+    assert without_times(again.finished()) == without_times(one)
+
+
 def test_sessions_have_learners_of_their_own(discs: Path, tmp_path: Path) -> None:
     results = evaluate(config(discs, tmp_path, sessions=2, orders=1, adapt="online"))
     sessions = {s: [r for r in results if r.slot.session == s] for s in (0, 1)}
