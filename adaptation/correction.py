@@ -10,6 +10,7 @@ their residuals with a small Gaussian kernel.  Nothing is carried to the next ob
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -130,16 +131,15 @@ def fit_readout(
     Returns:
         ``[h, w]`` corrected logits; the input where the fit is not finite.
     """
-    size = logits.shape
-    design = torch.cat([features.flatten(1).T, features.new_ones(logits.numel(), 1)], dim=1)
-    offset = logits.flatten()
+    size, offset, columns = logits.shape, logits.flatten(), features.flatten(1)
     rows, target, weight = _samples(offset, clicks, (int(size[0]), int(size[1])), settings)
-    scale = design[rows].std(0).clamp(min=1e-3)
+    sampled = columns[:, rows].T
+    design = torch.cat([sampled, sampled.new_ones(len(rows), 1)], dim=1)
+    scale = design.std(0).clamp(min=1e-3)
     scale[-1] = 1.0
-    coefficients = _newton(
-        design[rows] / scale, offset[rows].clamp(-6, 6), target, weight, settings
-    )
-    corrected = offset + design @ (coefficients / scale)
+    coefficients = _newton(design / scale, offset[rows].clamp(-6, 6), target, weight, settings)
+    coefficients = coefficients / scale
+    corrected = offset + coefficients[:-1] @ columns + coefficients[-1]
     return corrected.view(size) if bool(corrected.isfinite().all()) else logits
 
 
@@ -165,15 +165,25 @@ def _samples(
 
 
 def _click_maps(clicks: LowResClicks, size: tuple[int, int], sigma: float) -> tuple[Tensor, Tensor]:
-    """For each pixel the weight of its nearest click and that click's sign, both ``[h * w]``."""
-    device = clicks.points.device
-    rows = torch.arange(size[0], device=device)[None, :, None]
-    columns = torch.arange(size[1], device=device)[None, None, :]
-    x, y = clicks.points[:, 0, None, None], clicks.points[:, 1, None, None]
-    distance = (columns - x) ** 2 + (rows - y) ** 2
-    nearest, index = distance.min(dim=0)
-    weight = torch.exp(-nearest / (2 * sigma**2))
-    return weight.flatten(), clicks.signs[index].flatten()
+    """For each pixel the weight of its nearest click and that click's sign, both ``[h * w]``.
+
+    Weights fall to zero three widths away from the clicks.
+    """
+    (height, width), device = size, clicks.points.device
+    reach = math.ceil(3 * sigma)
+    steps = torch.arange(-reach, reach + 1, device=device)
+    near = clicks.points.round().long()
+    rows = (near[:, 1, None] + steps).clamp(0, height - 1)
+    columns = (near[:, 0, None] + steps).clamp(0, width - 1)
+    pixels = (rows[:, :, None] * width + columns[:, None, :]).flatten().unique()
+    places = torch.stack([pixels % width, pixels // width], dim=1).to(clicks.points.dtype)
+    squared = ((places[:, None] - clicks.points[None]) ** 2).sum(dim=2)
+    nearest, index = squared.min(dim=1)
+    weight = clicks.points.new_zeros(height * width)
+    sign = clicks.signs.new_zeros(height * width)
+    weight[pixels] = torch.exp(-nearest / (2 * sigma**2))
+    sign[pixels] = clicks.signs[index]
+    return weight, sign
 
 
 def _newton(
@@ -221,11 +231,10 @@ def _interpolate(residual: Tensor, points: Tensor, sigma: float, size: torch.Siz
     kernel = torch.exp(-between / (2 * sigma**2))
     kernel = kernel + 1e-4 * torch.eye(len(points), device=points.device)
     amplitude = torch.linalg.solve(kernel, residual)
-    rows = torch.arange(size[0], device=points.device)[None, :, None]
-    columns = torch.arange(size[1], device=points.device)[None, None, :]
-    distance = (columns - points[:, 0, None, None]) ** 2 + (rows - points[:, 1, None, None]) ** 2
-    bumps = torch.exp(-distance / (2 * sigma**2))
-    return torch.einsum("n,nhw->hw", amplitude, bumps)
+    rows, columns = (torch.arange(n, device=points.device)[None] for n in size)
+    across = torch.exp(-((columns - points[:, :1]) ** 2) / (2 * sigma**2))
+    down = torch.exp(-((rows - points[:, 1:]) ** 2) / (2 * sigma**2))
+    return (down.T * amplitude) @ across
 
 
 def _without_contradictions(clicks: LowResClicks) -> LowResClicks:
