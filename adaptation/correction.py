@@ -175,7 +175,7 @@ def _click_maps(clicks: LowResClicks, size: tuple[int, int], sigma: float) -> tu
     near = clicks.points.round().long()
     rows = (near[:, 1, None] + steps).clamp(0, height - 1)
     columns = (near[:, 0, None] + steps).clamp(0, width - 1)
-    pixels = (rows[:, :, None] * width + columns[:, None, :]).flatten().unique()
+    pixels = torch.unique(rows[:, :, None] * width + columns[:, None, :])
     places = torch.stack([pixels % width, pixels // width], dim=1).to(clicks.points.dtype)
     squared = ((places[:, None] - clicks.points[None]) ** 2).sum(dim=2)
     nearest, index = squared.min(dim=1)
@@ -234,7 +234,8 @@ def _interpolate(residual: Tensor, points: Tensor, sigma: float, size: torch.Siz
     rows, columns = (torch.arange(n, device=points.device)[None] for n in size)
     across = torch.exp(-((columns - points[:, :1]) ** 2) / (2 * sigma**2))
     down = torch.exp(-((rows - points[:, 1:]) ** 2) / (2 * sigma**2))
-    return (down.T * amplitude) @ across
+    bumps: Tensor = (down.T * amplitude) @ across
+    return bumps
 
 
 def _without_contradictions(clicks: LowResClicks) -> LowResClicks:
