@@ -36,6 +36,7 @@ from adaptation.lessons import (
     window_around,
 )
 from adaptation.sam import PromptableSam
+from adaptation.trainable import Trainable
 from adaptation.trust import SHARES, Trust
 from adaptation.types import Click, Embedding, MaskPrediction, Prompt
 from adaptation.zoom import View
@@ -293,23 +294,22 @@ class OnlineLearner:
         pause: Callable[[], object] = lambda: None,
     ) -> int:
         """Adam steps from the current adapter; a step that is not finite ends them."""
-        base = self.sam.decoder_parameters()
-        current = {**base, **(self.adapter.weights(self.sam) or {})}
-        weights = {n: current[n].detach().clone().requires_grad_() for n in self._names}
+        current = {**self.sam.decoder_parameters(), **(self.adapter.weights(self.sam) or {})}
+        trainable = Trainable({n: current[n] for n in self._names}, self.settings.rank, self._rng)
         optimiser = torch.optim.Adam(
-            weights.values(), lr=self.settings.learning_rate, betas=(0.9, 0.99)
+            trainable.leaves, lr=self.settings.learning_rate, betas=(0.9, 0.99)
         )
         done = 0
         while done < n_steps and not should_stop():
             optimiser.zero_grad()
-            self._backward(draw(), weights, pause)
-            norm = torch.nn.utils.clip_grad_norm_(weights.values(), self.settings.clip)
+            self._backward(draw(), trainable, pause)
+            norm = torch.nn.utils.clip_grad_norm_(trainable.leaves, self.settings.clip)
             if not bool(torch.isfinite(norm)):
                 logger.warning("a learning step was dropped: its gradient is not finite")
                 break
             optimiser.step()
             done += 1
-        self._adopt(weights, done)
+        self._adopt(trainable.weights(), done)
         return done
 
     def _adopt(self, weights: dict[str, Tensor], n_steps: int) -> None:
@@ -323,15 +323,16 @@ class OnlineLearner:
     def _backward(
         self,
         batch: list[tuple[Lesson, bool]],
-        weights: dict[str, Tensor],
+        trainable: Trainable,
         pause: Callable[[], object],
     ) -> None:
         """Add the gradient of a batch, one lesson after the other, so that clicks get between."""
         for lesson, simulate in batch:
             pause()
-            loss = self._lesson_loss(lesson, simulate, weights) / len(batch)
+            loss = self._lesson_loss(lesson, simulate, trainable.weights()) / len(batch)
             torch.autograd.backward(loss)
         if self.settings.anchor:
+            weights = trainable.weights()
             base = {n: v for n, v in self.sam.decoder_parameters().items() if n in weights}
             torch.autograd.backward(self.settings.anchor * losses.anchor_loss(weights, base))
 

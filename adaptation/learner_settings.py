@@ -15,6 +15,7 @@ class LearnerSettings:
 
     Args:
         subset: Which decoder parameters learn (:data:`adaptation.adapter.SUBSETS`).
+        rank: Matrices learn by products of this rank; 0 lets them learn whole.
         learning_rate: Adam's.
         steps: Optimiser steps on a finished object, together with replayed ones.
         batch: Objects per step.
@@ -39,6 +40,7 @@ class LearnerSettings:
     __pydantic_config__ = {"extra": "forbid"}
 
     subset: str = "all"
+    rank: int = 0
     learning_rate: float = 4e-4
     steps: int = 8
     batch: int = 3
