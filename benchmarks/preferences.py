@@ -79,14 +79,14 @@ def _dpo(loss_type: str, *more: str) -> tuple[str, ...]:
     return (f"loss_type={loss_type}", *more)
 
 
-_LONE_CLICKS = ("most_clicks=1", "objects=400", "ranking_weight=1")
+_LONE_CLICKS = ("most_clicks=1", "objects=200", "ranking_weight=1")
 _UNCALIBRATED = ("ranking_weight=0", "error_weight=0")
 
 VARIANTS: Mapping[str, Variant] = {
     "base": Variant(stage=""),
     "sft": Variant(stage="sft", base="base"),
     "sft, windows": Variant(stage="sft", base="base", control="sft", settings=("windows=true",)),
-    "sft+sft": Variant(stage="sft", base="sft"),
+    "sft+sft": Variant(stage="sft", base="sft", settings=("objects=120",)),
     "sft+dpo": Variant(stage="dpo", base="sft", control="sft+sft", settings=_dpo("dpo")),
     "sft+dpo, lone clicks": Variant(
         stage="dpo", base="sft", control="sft+sft", settings=_dpo("dpo", *_LONE_CLICKS)

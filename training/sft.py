@@ -42,6 +42,7 @@ from training.tuning_comparisons import best_is_scored_highest
 from training.tuning_config import TuningConfig
 from training.tuning_items import (
     Exercise,
+    drawn_names,
     exercises_of_preferences,
     exercises_of_set,
     usable,
@@ -249,7 +250,9 @@ def find_exercises(config: SftConfig) -> list[Exercise]:
     if config.album is not None:
         album = Album(config.album)
         for folder in config.preferences:
-            found += exercises_of_preferences(folder, album)
+            examples = exercises_of_preferences(folder, album)
+            drawn = drawn_names({each.name for each in examples}, config.objects, config.seed)
+            found += [each for each in examples if each.name in drawn]
     return found
 
 

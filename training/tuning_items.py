@@ -11,7 +11,7 @@ import hashlib
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -189,9 +189,13 @@ def comparisons_of_preferences(
 
 def of_objects(items: Sequence[Comparison], count: int | None, seed: int) -> list[Comparison]:
     """The comparisons of at most so many objects, drawn by their ids and the seed."""
-    ids = sorted({item.object_id for item in items}, key=lambda each: _lot(each, seed))
-    drawn = set(ids[:count])
+    drawn = drawn_names({item.object_id for item in items}, count, seed)
     return [item for item in items if item.object_id in drawn]
+
+
+def drawn_names(names: Iterable[str], count: int | None, seed: int) -> set[str]:
+    """At most so many of some objects; of other stages' objects the same ones are drawn."""
+    return set(sorted(names, key=lambda each: _lot(each, seed))[:count])
 
 
 def bounded(items: Sequence[Comparison], most: int | None, seed: int) -> list[Comparison]:

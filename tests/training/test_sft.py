@@ -252,3 +252,14 @@ def test_the_command_tells_no_folder() -> None:
         "strop-train sft --config sft.yaml --data sets --out x steps=4 cache=d "
         "'preferences=[f, g/h]' 'sets=[bsds500/train]'"
     )
+
+
+def test_of_a_journal_too_so_many_objects_are_drawn(root: Path) -> None:
+    from training.sft import find_exercises
+
+    plain = [f"preferences=[{root / 'preferences'}]", f"album={root / 'album'}"]
+    names = []
+    for more in (["objects=4"], ["objects=4", "seed=1"], []):
+        names.append([e.name for e in find_exercises(load_config(SftConfig, None, plain + more))])
+    assert [len(each) for each in names] == [4, 4, 6]
+    assert set(names[0]) != set(names[1]) and set(names[0]) < set(names[2])
