@@ -318,7 +318,7 @@ class LearningSettings(Section):
     """The decoder learns from the clicks and the submitted masks, in sessions of their own."""
 
     is_on: bool = Field(
-        default=False, description="False answers every click with the base decoder, as it is."
+        default=True, description="False answers every click with the base decoder, as it is."
     )
     scope: Literal["project", "label", "task"] = Field(
         default="project", description="What shares what was learned (a click names no user)."

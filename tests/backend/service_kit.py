@@ -76,8 +76,15 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def settings_for(folder: Path, **overrides: object) -> Settings:
-    """Settings with their data in a folder; overrides by key with two underscores."""
-    given: dict[str, object] = {"data_dir": folder, "inference.torch_threads": 1}
+    """Settings with their data in a folder; overrides by key with two underscores.
+
+    Sessions do not learn unless a test says so: most tests are about something else.
+    """
+    given: dict[str, object] = {
+        "data_dir": folder,
+        "inference.torch_threads": 1,
+        "learning.is_on": False,
+    }
     given |= {key.replace("__", "."): value for key, value in overrides.items()}
     return load_settings(overrides=given, environ={})
 

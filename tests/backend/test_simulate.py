@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from adaptation.annotator import Rules
+from adaptation.correction import ClickCorrection, CorrectionSettings
 from adaptation.errors import SettingsError
 from adaptation.folders import FolderSet
 from adaptation.masks import decode_rle
@@ -113,9 +114,13 @@ def test_of_several_masks_offered_the_best_one_is_taken(
     data: Path, tmp_path: Path, said: Said
 ) -> None:
     sam, out = WatchedSam(), {n: tmp_path / f"{n}.json" for n in (1, 3)}
+    as_decoded = (
+        tmp_path / "learner.yaml"
+    )  # corrected, the shown mask is the best of a random model
+    as_decoded.write_text("correction:\n  is_on: false\n")
     for n_offered, path in out.items():
-        store = tmp_path / f"store{n_offered}"
-        with running_strop(store, sam, answers__alternatives=n_offered) as strop:
+        store, given = tmp_path / f"store{n_offered}", {"answers__alternatives": n_offered}
+        with running_strop(store, sam, learning__config=as_decoded, **given) as strop:
             options = options_for(data, strop.url, clicks=1, give_up="keep", out=path)
             run(options, said.append)
     one, three = (lines_of(path) for path in out.values())
@@ -168,7 +173,8 @@ def test_the_evaluation_harness_clicks_the_same_and_sees_the_same(
         run(options, said.append)
     dataset = FolderSet(data)
     rules = Rules(clicker=clicker, max_clicks=8, target=0.9)
-    harness = Harness(sam, dataset, Encoder(sam), rules, ZoomSettings())
+    obeying = ClickCorrection(CorrectionSettings(), sam.input_size)
+    harness = Harness(sam, dataset, Encoder(sam), rules, ZoomSettings(), corrector=obeying)
     slot = Slot(mode="frozen", order=0, session=0, position=0)
     evaluated = [harness.run_object(ref, slot, None) for ref in sorted(dataset.objects())]
     for here, there in zip(lines_of(out), evaluated, strict=True):
