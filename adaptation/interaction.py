@@ -116,6 +116,14 @@ class Answer:
         return (self.token, *sorted(rest, key=lambda t: -float(scores[t])))
 
 
+WeightsAt = Callable[[int], Weights | None]
+"""Decoder weights that answer the newest of so many clicks on an object; None for the base's."""
+
+
+def base_weights(n_clicks: int) -> None:
+    """The base decoder's weights, whatever the number of clicks."""
+
+
 class Interaction:
     """Answers clicks on one model with one way of zooming.
 
@@ -201,7 +209,7 @@ class Interaction:
         clicks: tuple[Click, ...],
         box: Box | None = None,
         state: ObjectState | None = None,
-        weights: Weights | None = None,
+        weights: WeightsAt = base_weights,
     ) -> Answer:
         """Answer the newest click, replaying earlier ones that ``state`` does not cover.
 
@@ -212,8 +220,8 @@ class Interaction:
             state = None
         known = len(state.clicks) if state is not None else 0
         for n in range(max(known, 0) + 1, len(clicks)):
-            state = self.answer(encode, image_size, clicks[:n], box, state, weights).state
-        return self.answer(encode, image_size, clicks, box, state, weights)
+            state = self.answer(encode, image_size, clicks[:n], box, state, weights(n)).state
+        return self.answer(encode, image_size, clicks, box, state, weights(len(clicks)))
 
     def next_view(self, answer: Answer) -> View:
         """The view on which the object's next click will be decoded if it lands nearby."""

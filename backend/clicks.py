@@ -220,7 +220,7 @@ class ClickDesk:
 
     def _compute(self, served: Served, job: ClickJob, watch: Stopwatch) -> ClickResult:
         clicks, box = job.prompt.points, job.prompt.rectangle
-        weights, version = served.learning.weights(job.key, len(clicks))
+        weights, version = served.learning.weights(job.key)
         state = self._memory.states.before(job.key, clicks, box, served.sam.decoder_id)
 
         def encode(view: View) -> Embedding:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+from adaptation.interaction import WeightsAt, base_weights
 from adaptation.journal import Link, SubmissionRecord
-from adaptation.sam import Weights
 from backend.records import ClickJob, ClickResult
 from backend.sessions import ObjectKey
 
@@ -18,8 +18,8 @@ class Learning(Protocol):
     def click(self) -> AbstractContextManager[None]:
         """Surrounds the way of a click: learning leaves it the processor."""
 
-    def weights(self, key: ObjectKey, n_clicks: int) -> tuple[Weights | None, str]:
-        """The weights that answer a click, and their version; called on the way of every click."""
+    def weights(self, key: ObjectKey) -> tuple[WeightsAt, str]:
+        """The weights that answer clicks, and their version; called on the way of every click."""
 
     def clicked(self, job: ClickJob, result: ClickResult) -> None:
         """A click was answered; returns at once."""
@@ -38,9 +38,9 @@ class NoLearning:
         """Nothing stands in a click's way."""
         return nullcontext()
 
-    def weights(self, key: ObjectKey, n_clicks: int) -> tuple[Weights | None, str]:
+    def weights(self, key: ObjectKey) -> tuple[WeightsAt, str]:
         """The base weights, version ""."""
-        return None, ""
+        return base_weights, ""
 
     def clicked(self, job: ClickJob, result: ClickResult) -> None:
         """Nothing to learn from."""

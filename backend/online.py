@@ -19,9 +19,10 @@ import torch
 
 from adaptation.album import Album
 from adaptation.errors import StropError
+from adaptation.interaction import WeightsAt
 from adaptation.journal import Journal, Link, SubmissionRecord
 from adaptation.learner_settings import LearnerSettings
-from adaptation.sam import PromptableSam, Weights
+from adaptation.sam import PromptableSam
 from adaptation.types import Embedding
 from adaptation.zoom import View
 from backend.encoding import Encoder, TaskImage
@@ -88,10 +89,10 @@ class OnlineLearning:
                 self._at_work -= 1
                 self._quiet.notify_all()
 
-    def weights(self, key: ObjectKey, n_clicks: int) -> tuple[Weights | None, str]:
+    def weights(self, key: ObjectKey) -> tuple[WeightsAt, str]:
         """The session's weights as they stand, and their version."""
         place = key.place
-        return self._school.weights(place.project_id, place.label, place.task_id, n_clicks)
+        return self._school.weights(place.project_id, place.label, place.task_id)
 
     def clicked(self, job: ClickJob, result: ClickResult) -> None:
         """Remember where the image came from; returns at once."""

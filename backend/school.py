@@ -17,10 +17,11 @@ from typing import Literal
 
 import torch
 
+from adaptation.interaction import WeightsAt
 from adaptation.journal import Journal, Link, SubmissionRecord
 from adaptation.learner import ObjectReport
 from adaptation.learner_settings import LearnerSettings
-from adaptation.sam import PromptableSam, Weights
+from adaptation.sam import PromptableSam
 from backend import chronicle
 from backend.chronicle import (
     Began,
@@ -121,12 +122,9 @@ class School:
 
     # Answers -----------------------------------------------------------------------------------
 
-    def weights(
-        self, project_id: str, label: str, task_id: str, n_clicks: int
-    ) -> tuple[Weights | None, str]:
+    def weights(self, project_id: str, label: str, task_id: str) -> tuple[WeightsAt, str]:
         """What a session answers with, and its version.  Any thread may ask."""
-        name = self._name(project_id, label, task_id)
-        return self._shelf.weights(name, start_of(project_id), n_clicks)
+        return self._shelf.weights(self._name(project_id, label, task_id), start_of(project_id))
 
     def _name(self, project_id: str, label: str, task_id: str) -> str:
         if self._options.scope == "label":

@@ -14,12 +14,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from adaptation.adapter import Adapter, load_adapter, save_adapter
 from adaptation.errors import ModelError
+from adaptation.interaction import WeightsAt, base_weights
 from adaptation.sam import PromptableSam, Weights
 from backend.chronicle import Start
 
@@ -69,28 +71,31 @@ class Shelf:
         with self._lock:
             return len(self._held)
 
-    def weights(self, name: str, start: str, n_clicks: int) -> tuple[Weights | None, str]:
+    def weights(self, name: str, start: str) -> tuple[WeightsAt, str]:
         """What a session answers with, and its version.
 
         Args:
             name: The session.
             start: Name of what it starts from while it has learned nothing.
-            n_clicks: Clicks on the object so far.
         """
         held = self._get(name) or self._get(start)
         if held is None:
-            return None, "base"
+            return base_weights, "base"
+        return partial(self._weights, held), held.version
+
+    def _weights(self, held: _Held, n_clicks: int) -> Weights | None:
+        """An adapter's weights for a click, made once."""
         key = held.version, held.adapter.share(n_clicks)
         with self._lock:
             if key in self._ready:
                 self._ready.move_to_end(key)
-                return self._ready[key], held.version
+                return self._ready[key]
         weights = held.adapter.weights(self._sam, key[1])
         with self._lock:
             self._ready[key] = weights
             while len(self._ready) > READY:
                 self._ready.popitem(last=False)
-        return weights, held.version
+        return weights
 
     def adapter(self, name: str) -> Adapter | None:
         """What a session has learned; None where there is nothing."""

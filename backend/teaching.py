@@ -19,21 +19,17 @@ import torch
 from adaptation.adapter import Adapter
 from adaptation.correction import ClickCorrection
 from adaptation.errors import ModelError
-from adaptation.interaction import Answer, Interaction, ObjectState
+from adaptation.interaction import Answer, Interaction, ObjectState, WeightsAt
 from adaptation.learner import ObjectReport, OnlineLearner
 from adaptation.learner_settings import LearnerSettings
 from adaptation.lessons import AskedPrompt
 from adaptation.masks import Rle, decode_rle, iou
-from adaptation.sam import PromptableSam, Weights
+from adaptation.sam import PromptableSam
 from adaptation.types import Box, Click, Embedding, Size
 from adaptation.zoom import View, ZoomSettings
 
 Pause = Callable[[], object]
 """Called between two computations; returns when no click waits for the processor."""
-
-
-WeightsAt = Callable[[int], Weights | None]
-"""Decoder weights that answer the newest of so many clicks on an object; None for the base's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from adaptation.errors import ImageError, InputError, ProtocolError, StoreError
-from adaptation.interaction import Interaction
+from adaptation.interaction import Interaction, WeightsAt
 from adaptation.journal import Link, SubmissionRecord
 from adaptation.masks import decode_rle
 from adaptation.sam import Weights
@@ -514,8 +514,8 @@ class Watching:
     def click(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def weights(self, key: ObjectKey, n_clicks: int) -> tuple[Weights | None, str]:
-        return self.given, "session-3"
+    def weights(self, key: ObjectKey) -> tuple[WeightsAt, str]:
+        return lambda n_clicks: self.given, "session-3"
 
     def clicked(self, job: ClickJob, result: ClickResult) -> None:
         self.clicked_on.append(job.key)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from adaptation.adapter import Adapter
-from adaptation.sam import PromptableSam
+from adaptation.sam import PromptableSam, Weights
 from backend.shelf import READY, Shelf
 from tests.adaptation.conftest import tiny_vit_sam
 
@@ -37,6 +38,12 @@ def shelf_in(folder: Path, sam: PromptableSam, **changes: object) -> Shelf:
     return Shelf(sam, folder, **given)  # type: ignore[arg-type]
 
 
+def at_first(shelf: Shelf, name: str) -> tuple[Weights | None, str]:
+    """What a session answers an object's first click with, and its version."""
+    weights, version = shelf.weights(name, "start")
+    return weights(1), version
+
+
 def test_the_least_recently_used_leaves_the_memory_and_comes_back(
     tmp_path: Path, sam: PromptableSam
 ) -> None:
@@ -46,7 +53,7 @@ def test_the_least_recently_used_leaves_the_memory_and_comes_back(
     assert len(shelf) == 2 and shelf.used_at("s1") == float("-inf")
     base = sam.decoder_parameters()
     for number in (1, 2, 3):
-        weights, version = shelf.weights(f"s{number}", "start", 1)
+        weights, version = at_first(shelf, f"s{number}")
         assert version == learned(sam, number / 8).version and weights is not None
         assert all(torch.equal(weights[n], base[n] + number / 8) for n in base)
     assert len(shelf) == 2
@@ -61,7 +68,7 @@ def test_an_unused_session_leaves_the_memory_and_keeps_its_file(
     clock.now = 60.0
     shelf.publish("two", learned(sam, 0.25))
     clock.now = 101.0
-    shelf.weights("two", "start", 1)
+    at_first(shelf, "two")
     assert len(shelf) == 1
     found = shelf.adapter("one")
     assert found is not None and found.version == learned(sam, 0.5).version
@@ -71,15 +78,15 @@ def test_a_session_that_learned_nothing_answers_with_the_project_s_start(
     tmp_path: Path, sam: PromptableSam
 ) -> None:
     shelf = shelf_in(tmp_path, sam)
-    assert shelf.weights("new", "start", 1) == (None, "base")
+    assert at_first(shelf, "new") == (None, "base")
     assert shelf.origin("new", "start")[1] == "base"
     shelf.publish("start", learned(sam, 0.5))
-    assert shelf.weights("new", "start", 1)[1] == learned(sam, 0.5).version
+    assert at_first(shelf, "new")[1] == learned(sam, 0.5).version
     assert shelf.origin("new", "start")[1] == "merged"
     shelf.publish("new", learned(sam, 0.25))
     assert shelf.origin("new", "start")[1] == "saved"
     shelf.drop("start")
-    assert shelf.weights("newer", "start", 1) == (None, "base")
+    assert at_first(shelf, "newer") == (None, "base")
 
 
 def test_files_of_another_decoder_count_for_nothing(
@@ -90,8 +97,8 @@ def test_files_of_another_decoder_count_for_nothing(
     shelf = shelf_in(tmp_path, sam)
     assert shelf.saved_version("one") is None
     with caplog.at_level(logging.WARNING):
-        assert shelf.weights("one", "start", 1) == (None, "base")
-        assert shelf.weights("one", "start", 1) == (None, "base")
+        assert at_first(shelf, "one") == (None, "base")
+        assert at_first(shelf, "one") == (None, "base")
     assert caplog.text.count("belongs to decoder") == 1, "said once, not at every click"
 
 
@@ -104,7 +111,7 @@ def test_a_full_disk_costs_the_file_and_not_the_session(
     with caplog.at_level(logging.ERROR):
         shelf.publish("one", learned(sam, 0.5))
     assert "is not saved" in caplog.text
-    assert shelf.weights("one", "start", 1)[1] == learned(sam, 0.5).version
+    assert at_first(shelf, "one")[1] == learned(sam, 0.5).version
 
 
 def test_names_of_any_kind_have_files_of_their_own(tmp_path: Path, sam: PromptableSam) -> None:
@@ -121,7 +128,20 @@ def test_few_sessions_are_kept_ready(tmp_path: Path, sam: PromptableSam) -> None
     shelf = shelf_in(tmp_path, sam, max_sessions=100)
     for number in range(READY + 5):
         shelf.publish(f"s{number}", learned(sam, (number + 1) / 64))
-        shelf.weights(f"s{number}", "start", 1)
+        at_first(shelf, f"s{number}")
     assert len(shelf) == READY + 5 and len(shelf._ready) == READY
-    again, _ = shelf.weights(f"s{READY + 4}", "start", 1)
-    assert again is shelf.weights(f"s{READY + 4}", "start", 1)[0]
+    again, _ = at_first(shelf, f"s{READY + 4}")
+    assert again is at_first(shelf, f"s{READY + 4}")[0]
+
+
+def test_each_stage_of_an_object_is_answered_with_its_share(
+    tmp_path: Path, sam: PromptableSam
+) -> None:
+    shelf = shelf_in(tmp_path, sam)
+    shelf.publish("one", replace(learned(sam, 0.5), shares=(1.0, 0.5, 0.0, 1.0)))
+    weights, _ = shelf.weights("one", "start")
+    name, base = next(iter(sam.decoder_parameters().items()))
+    first, third, fifth = weights(1), weights(3), weights(5)
+    assert first is not None and third is not None and fifth is None
+    assert torch.equal(first[name], base + 0.5) and torch.equal(third[name], base + 0.25)
+    assert weights(9) is first, "the same share is made ready once"
