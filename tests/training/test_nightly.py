@@ -69,7 +69,13 @@ def config(world: World, model: Path) -> Path:
         "preferences": {"val_share": 0.5, "sheet_pairs": 2},
         "sft": {**tuning, "steps": 25, "lr": 3e-3, "simulated_share": 0.0, "prompts": 1},
         "dpo": {**tuning, "steps": 2},
-        "gate": {"metrics": ["mIoU@1"], "max_clicks": 1, "min_objects": 6, "cache": "cache"},
+        "gate": {
+            "metrics": ["mIoU@1"],
+            "max_clicks": 1,
+            "min_objects": 6,
+            "cache": "cache",
+            "correct": False,
+        },
     }
     for name, content in files.items():
         (world.folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
