@@ -93,7 +93,7 @@ class OnlineLearner:
         self.adapter = adapter or Adapter(decoder_id=sam.decoder_id)
         self.corrector = ClickCorrection(settings.correction, sam.input_size)
         self.guard = Guard(settings.guard, won=self.adapter)
-        self._trust = Trust(settings.trust, self.adapter.shares)
+        self._trust = Trust(settings.trust, self.adapter)
         self._memory: deque[_Remembered] = deque(maxlen=settings.replay)
         self._rng = np.random.default_rng(seed)
         self._names = trainable_names(sam.decoder_parameters(), settings.subset)
@@ -230,7 +230,7 @@ class OnlineLearner:
             return False
         logger.info("the session turns back to adapter %s", self.guard.won.version)
         self.adapter = self.guard.won
-        self._trust = Trust(self.settings.trust, self.adapter.shares)
+        self._trust = Trust(self.settings.trust, self.adapter)
         for _ in range(min(len(self._memory), self.settings.guard.least)):
             self._memory.pop()
         self.guard.won = Adapter(decoder_id=self.sam.decoder_id)

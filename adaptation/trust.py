@@ -4,8 +4,8 @@ What helps with an object's first click may hurt with its tenth: the first is a 
 annotator means, which a session can learn; the tenth corrects a detail, which the base decoder has
 practised on far more objects.  So before anything is learned from a finished object, its prompts
 are asked with none, half and all of the session's differences, and for each stage of an object
-(one click, a few, many) the share is used that has won so far.  Every object is judged by weights
-that have not seen it, so the evidence is that of a held-out object.
+(one click, a few, many) the share is used that has won so far, and none before any has.  Every
+object is judged by weights that have not seen it, so the evidence is that of a held-out object.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.adapter import N_STAGES, stage_of
+from adaptation.adapter import N_STAGES, WHOLE, Adapter, stage_of
 from adaptation.errors import SettingsError
 
 SHARES = (0.0, 0.5, 1.0)
@@ -29,21 +29,25 @@ class TrustSettings:
 
     Args:
         is_on: False answers every click with all that was learned.
+        start: Share that is used while a stage has too little evidence.
         memory: What an object's evidence keeps of its weight with each later one.
-        least: Objects, weighted so, that a stage needs before its share may leave the start's.
+        least: Objects, weighted so, that a stage needs before its share may leave the start.
         margin: Mean IoU that a share must win over the frozen decoder to be used.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
 
     is_on: bool = True
+    start: float = 0.0
     memory: float = 0.9
-    least: float = 1.5
+    least: float = 1.0
     margin: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.memory <= 1:
             raise SettingsError(f"The memory of trust lies in (0, 1], got {self.memory}.")
+        if not 0 <= self.start <= 1:
+            raise SettingsError(f"The start of trust lies in [0, 1], got {self.start}.")
 
 
 class Trust:
@@ -51,11 +55,13 @@ class Trust:
 
     Args:
         settings: How it is weighed.
-        shares: What is used while there is too little evidence, one for each stage.
+        adapter: What the session starts from; its shares are used while there is too little
+            evidence, those of the settings where it is the base decoder.
     """
 
-    def __init__(self, settings: TrustSettings, shares: Sequence[float]) -> None:
-        self._settings, self._start = settings, tuple(shares)
+    def __init__(self, settings: TrustSettings, adapter: Adapter) -> None:
+        own = (settings.start,) * N_STAGES
+        self._settings, self._start = settings, own if adapter.is_base else adapter.shares
         self._sums = np.zeros((N_STAGES, len(SHARES)))
         self._counts = np.zeros(N_STAGES)
 
@@ -77,7 +83,7 @@ class Trust:
     def shares(self) -> tuple[float, ...]:
         """The share to use in each stage."""
         if not self._settings.is_on:
-            return self._start
+            return WHOLE
         return tuple(self._share(stage) for stage in range(N_STAGES))
 
     def _share(self, stage: int) -> float:

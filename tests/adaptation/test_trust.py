@@ -24,31 +24,44 @@ def rows(*columns: tuple[float, float, float]) -> np.ndarray:
     return np.array(columns).T
 
 
+def merged(shares: tuple[float, ...]) -> Adapter:
+    """What other sessions learned, which this one starts from."""
+    return Adapter({"a": torch.ones(1).half()}, "decoder", shares)
+
+
 def test_stages_end_after_one_three_and_seven_clicks() -> None:
     assert [stage_of(n) for n in (0, 1, 2, 3, 4, 7, 8, 30)] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
-def test_all_is_used_until_there_is_evidence() -> None:
-    trust = Trust(TrustSettings(least=2.0), WHOLE)
-    assert trust.shares() == WHOLE
-    trust.observe([1], rows((0.9, 0.5, 0.1)))
-    assert trust.shares() == WHOLE, "one object is too few"
+def test_nothing_is_used_until_there_is_evidence() -> None:
+    trust = Trust(TrustSettings(least=2.0, memory=1.0), Adapter())
+    assert trust.shares() == (0.0,) * N_STAGES
+    trust.observe([1], rows((0.1, 0.5, 0.9)))
+    assert trust.shares() == (0.0,) * N_STAGES, "one object is too few"
+    trust.observe([1], rows((0.1, 0.5, 0.9)))
+    assert trust.shares() == (1.0, 0.0, 0.0, 0.0)
+
+
+def test_a_start_may_use_more() -> None:
+    assert Trust(TrustSettings(start=0.5), Adapter()).shares() == (0.5,) * N_STAGES
+    with pytest.raises(SettingsError, match="start"):
+        TrustSettings(start=1.5)
 
 
 def test_each_stage_uses_the_share_that_won_there() -> None:
-    trust = Trust(AT_ONCE, WHOLE)
+    trust = Trust(AT_ONCE, Adapter())
     trust.observe([1, 2, 5, 12], rows((0.2, 0.5, 0.8), (0.6, 0.7, 0.5), (0.8, 0.8, 0.8), (1, 0, 0)))
     assert trust.shares() == (1.0, 0.5, 0.0, 0.0), "a tie is the frozen decoder's"
 
 
 def test_what_no_object_reached_stays_as_it_started() -> None:
-    trust = Trust(AT_ONCE, (0.5, 1.0, 0.0, 1.0))
+    trust = Trust(AT_ONCE, merged((0.5, 1.0, 0.0, 1.0)))
     trust.observe([1], rows((0.1, 0.2, 0.9)))
     assert trust.shares() == (1.0, 1.0, 0.0, 1.0)
 
 
 def test_late_evidence_outweighs_early_evidence() -> None:
-    trust = Trust(replace(AT_ONCE, memory=0.5), WHOLE)
+    trust = Trust(replace(AT_ONCE, memory=0.5), Adapter())
     for _ in range(3):
         trust.observe([1], rows((0.5, 0.6, 0.7)))
     trust.observe([1], rows((0.9, 0.6, 0.3)))
@@ -57,13 +70,13 @@ def test_late_evidence_outweighs_early_evidence() -> None:
 
 
 def test_a_margin_must_be_won() -> None:
-    trust = Trust(replace(AT_ONCE, margin=0.05), WHOLE)
+    trust = Trust(replace(AT_ONCE, margin=0.05), Adapter())
     trust.observe([1, 2], rows((0.5, 0.52, 0.54), (0.5, 0.5, 0.56)))
     assert trust.shares()[:2] == (0.0, 1.0)
 
 
 def test_without_trust_all_is_used_whatever_happens() -> None:
-    trust = Trust(TrustSettings(is_on=False), WHOLE)
+    trust = Trust(TrustSettings(is_on=False), Adapter())
     for _ in range(9):
         trust.observe([1, 2, 5, 9], rows(*[(1.0, 0.5, 0.0)] * 4))
     assert trust.shares() == WHOLE
@@ -80,7 +93,7 @@ def test_without_trust_all_is_used_whatever_happens() -> None:
 def test_shares_are_always_among_those_tried(
     objects: list[list[tuple[int, float, float, float]]],
 ) -> None:
-    trust = Trust(TrustSettings(), WHOLE)
+    trust = Trust(TrustSettings(), Adapter())
     for found in objects:
         trust.observe([n for n, *_ in found], rows(*[(a, b, c) for _, a, b, c in found]))
     assert len(trust.shares()) == N_STAGES and set(trust.shares()) <= set(SHARES)
