@@ -40,7 +40,7 @@ class TrustSettings:
     is_on: bool = True
     start: float = 0.0
     memory: float = 0.9
-    least: float = 1.0
+    least: float = 2.5
     margin: float = 0.0
 
     def __post_init__(self) -> None:
