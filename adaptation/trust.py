@@ -23,6 +23,10 @@ SHARES = (0.0, 0.5, 1.0)
 """What is tried; the first is the frozen decoder, the last the one that is trained."""
 
 
+_RECENT = 0.5
+"""Weight of the newest object in what happened lately."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustSettings:
     """How evidence is weighed.
@@ -33,6 +37,8 @@ class TrustSettings:
         memory: What an object's evidence keeps of its weight with each later one.
         least: Objects, weighted so, that a stage needs before its share may leave the start.
         margin: Mean IoU that a share must win over the frozen decoder to be used.
+        alarm: Mean IoU lost to the frozen decoder over about the last two objects at which a
+            share is not used, whatever came before: an annotator who changes is noticed at once.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -40,8 +46,9 @@ class TrustSettings:
     is_on: bool = True
     start: float = 0.0
     memory: float = 0.9
-    least: float = 2.5
+    least: float = 4.5
     margin: float = 0.0
+    alarm: float = 0.02
 
     def __post_init__(self) -> None:
         if not 0 < self.memory <= 1:
@@ -64,6 +71,7 @@ class Trust:
         self._settings, self._start = settings, own if adapter.is_base else adapter.shares
         self._sums = np.zeros((N_STAGES, len(SHARES)))
         self._counts = np.zeros(N_STAGES)
+        self._recent = np.zeros((N_STAGES, len(SHARES)))
 
     def observe(self, n_clicks: Sequence[int], ious: NDArray[np.float64]) -> None:
         """Take one object into account.
@@ -79,6 +87,7 @@ class Trust:
             mean = ious[:, stages == stage].mean(axis=1)
             self._sums[stage] = memory * self._sums[stage] + mean
             self._counts[stage] = memory * self._counts[stage] + 1
+            self._recent[stage] += _RECENT * (mean - mean[0] - self._recent[stage])
 
     def shares(self) -> tuple[float, ...]:
         """The share to use in each stage."""
@@ -90,5 +99,6 @@ class Trust:
         if self._counts[stage] < self._settings.least:
             return self._start[stage]
         gains = (self._sums[stage] - self._sums[stage][0]) / self._counts[stage]
+        gains[self._recent[stage] < -self._settings.alarm] = -np.inf
         best = int(np.argmax(gains))
         return SHARES[best] if gains[best] > self._settings.margin else SHARES[0]

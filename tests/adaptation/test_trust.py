@@ -61,7 +61,7 @@ def test_what_no_object_reached_stays_as_it_started() -> None:
 
 
 def test_late_evidence_outweighs_early_evidence() -> None:
-    trust = Trust(replace(AT_ONCE, memory=0.5), Adapter())
+    trust = Trust(replace(AT_ONCE, memory=0.5, alarm=1.0), Adapter())
     for _ in range(3):
         trust.observe([1], rows((0.5, 0.6, 0.7)))
     trust.observe([1], rows((0.9, 0.6, 0.3)))
@@ -73,6 +73,21 @@ def test_a_margin_must_be_won() -> None:
     trust = Trust(replace(AT_ONCE, margin=0.05), Adapter())
     trust.observe([1, 2], rows((0.5, 0.52, 0.54), (0.5, 0.5, 0.56)))
     assert trust.shares()[:2] == (0.0, 1.0)
+
+
+def test_a_recent_loss_raises_the_alarm_whatever_came_before() -> None:
+    trust = Trust(replace(AT_ONCE, memory=1.0, alarm=0.02), Adapter())
+    for _ in range(9):
+        trust.observe([1], rows((0.5, 0.6, 0.7)))
+    assert trust.shares()[0] == 1.0
+    trust.observe([1], rows((0.8, 0.75, 0.5)))  # lately: all -0.05, half +0.025
+    assert trust.shares()[0] == 0.5
+    trust.observe([1], rows((0.8, 0.7, 0.5)))
+    assert trust.shares()[0] == 0.0
+    calm = Trust(replace(AT_ONCE, memory=1.0, alarm=1.0), Adapter())
+    for row in [(0.5, 0.6, 0.7)] * 9 + [(0.8, 0.75, 0.5)] * 2:
+        calm.observe([1], rows(row))
+    assert calm.shares()[0] == 1.0
 
 
 def test_without_trust_all_is_used_whatever_happens() -> None:
