@@ -24,6 +24,7 @@ RUINOUS = {
     **FAST,
     "learning_rate": 0.5,
     "guard": {**FAST["guard"], "probe_drop": 1.0, "margin": 1.0},
+    "trust": {"is_on": False},
 }
 """Learns so fast that nothing good can come of it, and nobody guards it."""
 
