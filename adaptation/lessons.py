@@ -209,18 +209,45 @@ def simulated_prompt(
     Returns:
         A prompt with the logits fed back from the click before.
     """
-    truth = lesson.labels.numpy() == 1
-    ignored = lesson.labels.numpy() == UNLABELLED
-    prompt = Prompt(clicks=(_first_click(truth, embedding, sam, rng),))
+    prompt = first_prompt(lesson, embedding, sam, rng)
     for _ in range(n_clicks - 1):
         with torch.no_grad():
             shown = sam.decode(embedding, [prompt], weights=weights).shown_logits()
-        logits = shown.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)[0]
-        click = next_click(truth, (logits[0] > 0).cpu().numpy(), ignore=ignored)
-        if click is None:
+        following = next_prompt(lesson, prompt, shown[0], embedding, sam)
+        if following is None:
             break
-        prompt = Prompt(clicks=(*prompt.clicks, _in_view(click, embedding, sam)), mask_input=logits)
+        prompt = following
     return prompt
+
+
+def first_prompt(
+    lesson: Lesson, embedding: Embedding, sam: PromptableSam, rng: np.random.Generator
+) -> Prompt:
+    """A first click inside the object; see :func:`simulated_prompt`."""
+    return Prompt(clicks=(_first_click(lesson.labels.numpy() == 1, embedding, sam, rng),))
+
+
+def next_prompt(
+    lesson: Lesson, prompt: Prompt, shown: Tensor, embedding: Embedding, sam: PromptableSam
+) -> Prompt | None:
+    """A prompt with one more click, on the largest error of its answer, which is fed back.
+
+    Args:
+        lesson: Gives the labels.
+        prompt: What was asked.
+        shown: ``[1, h, w]`` logits that answered it.
+        embedding: Of the lesson's view.
+        sam: Gives the sizes.
+
+    Returns:
+        None where no error is left.
+    """
+    labels, logits = lesson.labels.numpy(), shown.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    mask = (logits[0] > 0).cpu().numpy()
+    click = next_click(labels == 1, mask, ignore=labels == UNLABELLED)
+    if click is None:
+        return None
+    return Prompt(clicks=(*prompt.clicks, _in_view(click, embedding, sam)), mask_input=logits)
 
 
 def _first_click(

@@ -12,11 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from numpy.random import Generator
 
-from adaptation.clicker import next_click
-from adaptation.interaction import LOGIT_LIMIT
-from adaptation.lessons import UNLABELLED, Lesson, simulated_prompt
-from adaptation.sam import PromptableSam
-from adaptation.types import Click, Embedding, Prompt
+from adaptation.lessons import Lesson, first_prompt, next_prompt
+from adaptation.types import Embedding, Prompt
 from training.tuning_policy import Policy
 
 
@@ -55,7 +52,7 @@ def simulated_prompts(
     rows = []
     for lesson, count, rng in zip(lessons, counts, rngs, strict=True):
         embedding = lesson.embedding()
-        first = simulated_prompt(lesson, embedding, policy.sam, None, 1, rng)
+        first = first_prompt(lesson, embedding, policy.sam, rng)
         rows.append(_Row(lesson, embedding, count, first))
     while grown := [row for row in rows if row.is_open]:
         _click_again(policy, grown)
@@ -66,24 +63,12 @@ def _click_again(policy: Policy, rows: Sequence[_Row]) -> None:
     """One more click for each, on what the decoder shows; a row without an error is closed."""
     with torch.no_grad():
         found = policy.decode([row.embedding for row in rows], [row.prompt for row in rows])
-    logits = found.shown_logits().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
-    for row, shown in zip(rows, logits, strict=True):
-        labels = row.lesson.labels.numpy()
-        click = next_click(labels == 1, (shown[0] > 0).cpu().numpy(), ignore=labels == UNLABELLED)
-        if click is None:
+    for row, shown in zip(rows, found.shown_logits(), strict=True):
+        following = next_prompt(row.lesson, row.prompt, shown, row.embedding, policy.sam)
+        if following is None:
             row.n_clicks = len(row.prompt.clicks)
         else:
-            clicks = (*row.prompt.clicks, _in_view(click, row.embedding, policy.sam))
-            row.prompt = Prompt(clicks=clicks, mask_input=shown)
-
-
-def _in_view(click: Click, embedding: Embedding, sam: PromptableSam) -> Click:
-    """A click on the grid of the logits as one in the view's own pixels."""
-    stride = sam.input_size / sam.low_res_size
-    (height, width), (new_height, new_width) = embedding.original_size, embedding.input_size
-    x = (click.x + 0.5) * stride * width / new_width - 0.5
-    y = (click.y + 0.5) * stride * height / new_height - 0.5
-    return replace(click, x=min(max(x, 0.0), width - 1.0), y=min(max(y, 0.0), height - 1.0))
+            row.prompt = following
 
 
 def _as_lesson(row: _Row) -> Lesson:
