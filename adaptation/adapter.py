@@ -125,6 +125,10 @@ class Adapter:
             n: base[n] + share * d.to(base[n].device, base[n].dtype) for n, d in self.deltas.items()
         }
 
+    def weights_at(self, sam: PromptableSam, n_clicks: int) -> dict[str, Tensor] | None:
+        """Parameters that answer the newest of so many clicks on an object, likewise."""
+        return self.weights(sam, self.share(n_clicks))
+
 
 def adapter_of(
     sam: PromptableSam, weights: Mapping[str, Tensor], shares: tuple[float, ...] = WHOLE

@@ -105,7 +105,7 @@ class OnlineLearner:
 
     def weights(self, n_clicks: int) -> dict[str, Tensor] | None:
         """Decoder weights that answer the newest of so many clicks on an object."""
-        return self.adapter.weights(self.sam, self.adapter.share(n_clicks))
+        return self.adapter.weights_at(self.sam, n_clicks)
 
     def observe_mask(
         self,
@@ -185,8 +185,8 @@ class OnlineLearner:
     def _try_shares(self, lessons: Sequence[Lesson]) -> NDArray[np.float64]:
         """IoU of answers to an object's own prompts, ``[S, L]``: a row for each of SHARES."""
         if self.adapter.is_base:
-            return np.repeat(self._ious(lessons, 0.0)[None], len(SHARES), axis=0)
-        return np.stack([self._ious(lessons, share) for share in SHARES])
+            return np.repeat(self._ious(lessons, [None]), len(SHARES), axis=0)
+        return self._ious(lessons, [self.adapter.weights(self.sam, share) for share in SHARES])
 
     def _as_given(self, lessons: Sequence[Lesson], ious: NDArray[np.float64]) -> float:
         """Mean IoU of the answers with the shares that are in use."""
@@ -194,23 +194,30 @@ class OnlineLearner:
         columns = zip(shares, ious.T, strict=True)
         return float(np.mean([np.interp(share, SHARES, column) for share, column in columns]))
 
-    def _ious(self, lessons: Sequence[Lesson], share: float) -> NDArray[np.float64]:
-        """IoU of the answers to lessons with a share of what was learned, one for each."""
-        weights = self.adapter.weights(self.sam, share)
-        found = []
-        for lesson in lessons:
+    def _ious(
+        self, lessons: Sequence[Lesson], tried: Sequence[dict[str, Tensor] | None]
+    ) -> NDArray[np.float64]:
+        """IoU of the answers to lessons, ``[W, L]``: a row for each of the weights."""
+        return np.array([self._ious_of(lesson, tried) for lesson in lessons]).T
+
+    def _ious_of(self, lesson: Lesson, tried: Sequence[dict[str, Tensor] | None]) -> list[float]:
+        embedding, prompt, found = lesson.embedding(), asked(lesson), []
+        for weights in tried:
             with torch.no_grad():
-                answer, taught = self._answer(lesson, asked(lesson), weights)
+                answer, taught = self._answer(lesson, embedding, prompt, weights)
             shown = answer.shown_logits()[0, 0]
             found.append(float(losses.mask_iou(shown, taught.target, taught.pixel_weights)))
-        return np.array(found)
+        return found
 
     def _answer(
-        self, lesson: Lesson, prompt: Prompt, weights: dict[str, Tensor] | None
+        self,
+        lesson: Lesson,
+        embedding: Embedding,
+        prompt: Prompt,
+        weights: dict[str, Tensor] | None,
     ) -> tuple[MaskPrediction, Lesson]:
         """An answer, and the lesson's labels, on the part of the frame that the lesson needs."""
-        sam, embedding = self.sam, lesson.embedding()
-        window = None
+        sam, window = self.sam, None
         if sam.reads_windows:
             window = window_around(lesson.labels, prompt, embedding, sam.input_size)
         if window is None:
@@ -265,7 +272,9 @@ class OnlineLearner:
         return [self._memory[int(i)].lessons[0] for i in chosen]
 
     def _probe_iou(self, probes: list[Lesson]) -> float:
-        return float(self._ious(probes, 1.0).mean()) if probes else 0.0
+        if not probes:
+            return 0.0
+        return float(self._ious(probes, [self.adapter.weights(self.sam)]).mean())
 
     # Drawing -----------------------------------------------------------------------------------
 
@@ -337,9 +346,10 @@ class OnlineLearner:
             torch.autograd.backward(self.settings.anchor * losses.anchor_loss(weights, base))
 
     def _lesson_loss(self, lesson: Lesson, simulate: bool, weights: dict[str, Tensor]) -> Tensor:
-        prompt = self._prompt(lesson, lesson.embedding(), weights, simulate)
+        embedding = lesson.embedding()
+        prompt = self._prompt(lesson, embedding, weights, simulate)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_half()):
-            answer, taught = self._answer(lesson, prompt, weights)
+            answer, taught = self._answer(lesson, embedding, prompt, weights)
         return lesson_loss(answer, [taught], self.settings.iou_weight)
 
     def _prompt(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -249,7 +250,7 @@ def interaction_of(sam: PromptableSam, settings: LearnerSettings) -> Interaction
 
 def answering(sam: PromptableSam, adapter: Adapter) -> WeightsAt:
     """What an adapter answers with."""
-    return lambda n_clicks: adapter.weights(sam, adapter.share(n_clicks))
+    return partial(adapter.weights_at, sam)
 
 
 def ask(

@@ -32,7 +32,7 @@ from adaptation.interaction import Answer, Encode, Interaction
 from adaptation.lessons import Lesson, asked, lesson_loss, window_around
 from adaptation.losses import mask_iou
 from adaptation.sam import PromptableSam
-from adaptation.types import Box, Click, MaskPrediction, Prompt, Size
+from adaptation.types import Box, Click, Embedding, MaskPrediction, Prompt, Size
 from training.clicks import jittered_box
 from training.datasets import FolderSet, ObjectRef, open_sets, sample_objects, split_by_group
 from training.ranks import Rank, run_ranks
@@ -157,21 +157,23 @@ class SftRecipe:
         self, policy: Policy, lessons: Sequence[Lesson]
     ) -> Iterator[tuple[MaskPrediction, Sequence[Lesson]]]:
         """Whole frames together; with windows, the others one by one on their part of the frame."""
-        whole = []
+        whole: list[tuple[Lesson, Embedding]] = []
         for lesson in lessons:
-            window = self._window(policy.sam, lesson)
+            embedding = lesson.embedding()
+            window = self._window(policy.sam, lesson, embedding)
             if window is None:
-                whole.append(lesson)
+                whole.append((lesson, embedding))
             else:
-                found = policy.decode_within(lesson.embedding(), asked(lesson), window)
+                found = policy.decode_within(embedding, asked(lesson), window)
                 yield found, [lesson.within(window)]
         if whole:
-            yield policy.decode([each.embedding() for each in whole], _prompts(whole)), whole
+            alike = [lesson for lesson, _ in whole]
+            yield policy.decode([embedding for _, embedding in whole], _prompts(alike)), alike
 
-    def _window(self, sam: PromptableSam, lesson: Lesson) -> Window | None:
+    def _window(self, sam: PromptableSam, lesson: Lesson, embedding: Embedding) -> Window | None:
         if not self._config.windows or not sam.reads_windows:
             return None
-        return window_around(lesson.labels, lesson.prompt, lesson.embedding(), sam.input_size)
+        return window_around(lesson.labels, lesson.prompt, embedding, sam.input_size)
 
     def validate(self, policy: Policy, picks: Sequence[Pick]) -> Tally:
         """Loss and IoU at each object's first and last prompt."""
