@@ -11,7 +11,7 @@ the same second.
 
 - *cold*: first click on an image that nobody has opened.
 - *prefetched*: first click on an image whose task was opened before.
-- *later*: clicks two to five of an object.
+- *later*: clicks two to five of an object.  A click's time ends with the last byte of its answer.
 - *bare decode*: `PromptableSam.decode` with as many clicks and the fed-back mask, one thread.
 - *mask encoding*: logits to a mask at the image's size, its run lengths for the journal and for
   Label Studio.  (The server draws and keeps all of the decoder's masks.)
@@ -23,31 +23,23 @@ the same second.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
-import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
-from skimage import data
 
 from adaptation.catalog import load_model
 from adaptation.interaction import Answer, Interaction
@@ -56,28 +48,9 @@ from adaptation.sam import PromptableSam
 from adaptation.types import Click, Embedding
 from adaptation.zoom import ZoomSettings
 from backend.rle import encode_brush
+from benchmarks.click_server import Case, Server, clicks_of, request_of, serving, write_pictures
 
 RESULTS = Path(__file__).parent / "results" / "click_latency.json"
-CLICKS_PER_OBJECT = 5
-CONFIG = """
-<View>
-  <Image name="image" value="$image"/>
-  <KeyPointLabels name="kp" toName="image" smart="true"><Label value="Object"/></KeyPointLabels>
-  <BrushLabels name="brush" toName="image" smart="false"><Label value="Object"/></BrushLabels>
-</View>
-"""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the table: an image size (width, height) and a number of clients."""
-
-    width: int
-    height: int
-    clients: int
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}, {self.clients} client{'s' * (self.clients > 1)}"
 
 
 @dataclass
@@ -113,149 +86,7 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return 1000 * (time.perf_counter() - started), result
 
 
-# Pictures ----------------------------------------------------------------------------------------
-
-
-def picture(width: int, height: int, seed: int) -> NDArray[np.uint8]:
-    """A photograph (scikit-image's coffee cup) at some size, a little different for every seed."""
-    base = Image.fromarray(data.coffee()).resize((width, height), Image.Resampling.BICUBIC)
-    shifted = np.roll(np.asarray(base), 7 * seed, axis=1)
-    return np.clip(shifted.astype(np.int16) + seed % 5, 0, 255).astype(np.uint8)
-
-
-def write_pictures(folder: Path, case: Case, count: int, first_seed: int) -> list[str]:
-    """Write JPEG files; returns their references as a task would hold them."""
-    references = []
-    for seed in range(first_seed, first_seed + count):
-        name = f"{case.width}x{case.height}-{seed}.jpg"
-        Image.fromarray(picture(case.width, case.height, seed)).save(folder / name, quality=92)
-        references.append(f"/data/local-files/?d={name}")
-    return references
-
-
-# The server --------------------------------------------------------------------------------------
-
-
-class Server:
-    """A `strop serve` of its own, with its data in a folder."""
-
-    def __init__(self, folder: Path, images: Path, model: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        self.embeddings = folder / "embeddings"
-        arguments = ["--port", str(self.port), "--data-dir", str(folder), "--model", model]
-        arguments += ["--log-level", "warning", "--set", f"images.allowed_folders={images}"]
-        command = [sys.executable, "-c", "from backend.cli import main; main()", "serve"]
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("STROP_")}
-        self.process = subprocess.Popen([*command, *arguments], env=environ)
-
-    def ask(self, path: str, body: object = None) -> dict[str, Any]:
-        """GET, or POST where there is a body."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
-        with urllib.request.urlopen(request, timeout=300) as reply:
-            answer: dict[str, Any] = json.load(reply)
-            return answer
-
-    def wait_until_up(self) -> None:
-        """Return when it answers."""
-        while True:
-            try:
-                self.ask("/health")
-                return
-            except OSError:
-                code = self.process.poll()
-                assert code is None, f"the server ended with code {code}"
-                time.sleep(0.1)
-
-    def n_embeddings(self) -> int:
-        """Embeddings that have reached the disk."""
-        return sum(1 for path in self.embeddings.rglob("*") if path.suffix == ".safetensors")
-
-    def worker(self) -> Path:
-        """The worker process in /proc (Linux)."""
-        parents = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                parents[stat.parent] = int(stat.read_text().rpartition(")")[2].split()[1])
-        return next(path for path, parent in parents.items() if parent == self.process.pid)
-
-    def cpu_ms(self) -> float:
-        """Processor time of the worker so far."""
-        fields = (self.worker() / "stat").read_text().rpartition(")")[2].split()
-        return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def memory_mb(self) -> dict[str, float]:
-        """Resident memory of the worker, now and at its most (Linux)."""
-        status = (self.worker() / "status").read_text().splitlines()
-        found = {
-            line.split(":")[0]: float(line.split()[1]) / 1000 for line in status if "kB" in line
-        }
-        return {"now": round(found["VmRSS"]), "most": round(found["VmHWM"])}
-
-    def stop(self) -> None:
-        """End it and wait for its end."""
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-
-
-@contextmanager
-def serving(images: Path, model: str) -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="strop-benchmark-"))
-    server = Server(folder, images, model)
-    try:
-        server.wait_until_up()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 # Clicks ------------------------------------------------------------------------------------------
-
-
-def request_of(case: Case, task: int, reference: str, clicks: Sequence[Click], name: str) -> Any:
-    """A /predict request; without clicks, that of a task that is opened."""
-    regions = [
-        {
-            "original_width": case.width,
-            "original_height": case.height,
-            "image_rotation": 0,
-            "value": {
-                "x": 100 * (click.x + 0.5) / case.width,
-                "y": 100 * (click.y + 0.5) / case.height,
-                "width": 0.2,
-                "labels": ["Object"],
-                "keypointlabels": ["Object"],
-            },
-            "is_positive": click.is_positive,
-            "id": f"{name}-{index}",
-            "from_name": "kp",
-            "to_name": "image",
-            "type": "keypointlabels",
-            "origin": "manual",
-        }
-        for index, click in enumerate(clicks)
-    ]
-    return {
-        "tasks": [{"id": task, "project": 1, "data": {"image": reference}}],
-        "project": "1.1795252480",
-        "label_config": CONFIG,
-        "params": {"context": {"result": regions} if clicks else None},
-    }
-
-
-def clicks_of(case: Case, seed: int) -> list[Click]:
-    """Five clicks around one spot, every third one negative and a little off."""
-    rng = np.random.default_rng(seed)
-    centre = rng.uniform(0.25, 0.75, 2)
-    clicks = []
-    for index in range(CLICKS_PER_OBJECT):
-        is_positive = index % 3 != 2
-        spread = 0.02 if is_positive else 0.12
-        x, y = np.clip(centre + rng.normal(0, spread, 2) * (index > 0), 0.02, 0.98)
-        clicks.append(Click(x=x * case.width, y=y * case.height, is_positive=is_positive))
-    return clicks
 
 
 class Bare:
@@ -311,7 +142,7 @@ class Client:
                 name = f"c{seed}-{number}"
                 body = request_of(self.case, self.task, self.reference, clicks[:step], name)
                 began = self.server.cpu_ms()
-                elapsed, _ = timed(lambda body=body: self.server.ask("/predict", body))  # type: ignore[misc]
+                elapsed = self.server.predict(body)
                 if step > 1:
                     self.times.add("later", elapsed)
                     self.times.add("later, CPU", self.server.cpu_ms() - began)
@@ -325,13 +156,13 @@ def first_clicks(
         task = 100 + index if is_opened else 500 + index
         if is_opened:
             present = server.n_embeddings()
-            server.ask("/predict", request_of(case, task, reference, (), ""))
+            server.predict(request_of(case, task, reference, (), ""))
             while server.n_embeddings() == present:
                 time.sleep(0.02)
             time.sleep(0.2)
         clicks = clicks_of(case, index)[:1]
         body = request_of(case, task, reference, clicks, f"f{task}")
-        elapsed, _ = timed(lambda body=body: server.ask("/predict", body))  # type: ignore[misc]
+        elapsed = server.predict(body)
         times.add("prefetched" if is_opened else "cold", elapsed)
         time.sleep(0.5)  # the view of the next click is encoded behind the answer
 
@@ -351,7 +182,7 @@ def run_case(sam: PromptableSam, case: Case, args: argparse.Namespace) -> dict[s
                 pixels = np.asarray(Image.open(folder / reference.rpartition("=")[2]))
                 bare = Bare(sam, case, sam.embed(pixels))
                 warm = request_of(case, number, reference, clicks_of(case, 99)[:1], f"w{number}")
-                server.ask("/predict", warm)
+                server.predict(warm)
                 clients.append(Client(server, case, bare, times, number, reference, args.think))
             threads = [
                 threading.Thread(target=client.draw, args=(args.objects, number))
@@ -418,8 +249,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="compact")
     parser.add_argument("--sizes", nargs="+", default=["600x400", "4000x2667"])
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 4])
-    parser.add_argument("--objects", type=int, default=5, help="objects of each client")
-    parser.add_argument("--firsts", type=int, default=6, help="first clicks of each kind")
+    parser.add_argument("--objects", type=int, default=10, help="objects of each client")
+    parser.add_argument("--firsts", type=int, default=12, help="first clicks of each kind")
     parser.add_argument("--think", type=float, default=1.5, help="seconds before a click")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
