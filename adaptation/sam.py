@@ -18,11 +18,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from segment_anything.modeling import MaskDecoder, Sam
+from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from adaptation.checkpoints import describe_mismatch
 from adaptation.compact import CompactPromptEncoder, Window
+from adaptation.decoder_call import DecoderCall
 from adaptation.errors import InputError, ModelError
 from adaptation.prompt_maps import LOGIT_STRIDE
 from adaptation.prompts import (
@@ -57,56 +58,6 @@ def digest_of_pixels(image: NDArray[np.uint8]) -> str:
     sha = hashlib.sha256(repr(image.shape).encode())
     sha.update(np.ascontiguousarray(image).data)
     return sha.hexdigest()
-
-
-class DecoderCall(nn.Module):
-    """One pass of a mask decoder that also returns the features its masks are read from.
-
-    A decoder with a method ``predict_with_features`` (the compact model's) answers itself; for
-    SAM's own :class:`MaskDecoder` the pass is spelled out here, because its ``predict_masks``
-    keeps the upscaled features to itself and repeats one image for all prompts.
-    """
-
-    def __init__(self, decoder: MaskDecoder) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(
-        self, features: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Low-res logits ``[B, T, h, w]``, predicted IoU ``[B, T]``, features ``[B, c, h, w]``.
-
-        Args:
-            features: Image embeddings, ``[B, C, h, w]``.
-            image_pe: Positional encoding, ``[1, C, h, w]``.
-            sparse: Embedded clicks and boxes, ``[B, N, C]``.
-            dense: Embedded masks, ``[B, C, h, w]``.
-        """
-        own = getattr(self.decoder, "predict_with_features", None)
-        if own is not None:
-            logits, predicted_iou, upscaled, _ = own(features, image_pe, sparse, dense)
-            return logits, predicted_iou, upscaled
-        return self._predict_masks(features, image_pe, sparse, dense)
-
-    def _predict_masks(
-        self, features: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        decoder, batch = self.decoder, sparse.shape[0]
-        # Output tokens in front of the prompt's own
-        output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight], dim=0)
-        tokens = torch.cat([output_tokens.expand(batch, -1, -1), sparse], dim=1)
-        # Prompt and image look at each other
-        hidden, source = decoder.transformer(
-            features + dense, image_pe.expand(batch, -1, -1, -1), tokens
-        )
-        # Each mask token becomes a linear readout of the upscaled image
-        upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(features.shape))
-        readouts = torch.stack(
-            [mlp(hidden[:, 1 + t]) for t, mlp in enumerate(decoder.output_hypernetworks_mlps)],
-            dim=1,
-        )
-        logits = torch.einsum("btc,bchw->bthw", readouts, upscaled)
-        return logits, decoder.iou_prediction_head(hidden[:, 0]), upscaled
 
 
 class PromptableSam:

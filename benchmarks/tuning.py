@@ -109,42 +109,56 @@ def main(
         )
         sam = open_model(config, Rank())
         recipe = SftRecipe(config, open_replayer(config, sam), Rank())  # fills the caches
-        anew = Replayer(sam, Encoder(sam, n_in_memory=0), config.cache / "replays", config.zoom)
-        naive = forgetful(sam, config, folder)
-        one_by_one = dataclasses.replace(config, micro_batch=1)
-        loops = {
-            "naive": (naive, one_by_one, naive.forget),
-            "encode anew": (anew, one_by_one, lambda: None),
-            "sft": (open_replayer(config, sam), config, lambda: None),
-        }
-        seconds: dict[str, float] = {}
-        seen: list[list[float]] = []
-        for title, (replayer, settings, before_step) in loops.items():
-            run = dataclasses.replace(settings, run=folder / title)
-            loop = Tuning(run, sam, recipe.with_replayer(replayer), Rank(), "")
-            losses, seconds[title] = epoch(loop, before_step)
-            seen.append(losses)
-            visits = loop.n_steps * batch
-            print(f"{title}: {visits / seconds[title]:.2f} image visits per CPU second", flush=True)
+        rates = visits_per_second(config, sam, recipe, folder)
         views = seconds_per_view(sam, config, recipe)
+    options = {"data": data, "objects": objects, "batch": batch, "micro-batch": micro_batch}
+    options |= {"simulated-share": simulated_share, "windows": windows}
+    report(command_line("python -m benchmarks.tuning", options), sam, rates, views)
+
+
+def visits_per_second(
+    config: SftConfig, sam: PromptableSam, recipe: SftRecipe, folder: Path
+) -> dict[str, float]:
+    """Image visits of an epoch per CPU second, by the name of the loop.
+
+    Raises:
+        StropError: The loops end with different losses.
+    """
+    anew = Replayer(sam, Encoder(sam, n_in_memory=0), config.cache / "replays", config.zoom)
+    naive = forgetful(sam, config, folder)
+    one_by_one = dataclasses.replace(config, micro_batch=1)
+    loops = {
+        "naive": (naive, one_by_one, naive.forget),
+        "encode anew": (anew, one_by_one, lambda: None),
+        "sft": (open_replayer(config, sam), config, lambda: None),
+    }
+    rates: dict[str, float] = {}
+    seen: list[list[float]] = []
+    for title, (replayer, settings, before_step) in loops.items():
+        run = dataclasses.replace(settings, run=folder / title)
+        loop = Tuning(run, sam, recipe.with_replayer(replayer), Rank(), "")
+        losses, seconds = epoch(loop, before_step)
+        seen.append(losses)
+        rates[title] = loop.n_steps * config.batch / seconds
+        print(f"{title}: {rates[title]:.2f} image visits per CPU second", flush=True)
     if any(not _alike(losses, seen[0]) for losses in seen):
         raise StropError(f"The loops do not agree; a cache changes losses: {seen}")
-    rates = {title: visits / value for title, value in seconds.items()}
+    return rates
+
+
+def report(
+    command: str, sam: PromptableSam, rates: dict[str, float], views: dict[str, float]
+) -> None:
+    """Print the ratios and write the result file."""
     ratios = {title: rates["sft"] / rate for title, rate in rates.items()}
     for title, ratio in ratios.items():
         print(f"sft / {title}: {ratio:.2f}")
     print(
         f"a view: {1000 * views['encoder']:.1f} ms encoded, {1000 * views['cache']:.1f} ms cached"
     )
-    options = {"data": data, "objects": objects, "batch": batch, "micro-batch": micro_batch}
-    command = command_line(
-        "python -m benchmarks.tuning",
-        {**options, "simulated-share": simulated_share, "windows": windows},
-    )
     content = {
         **provenance(command),
         "model": sam.model_id,
-        "visits": visits,
         "visits_per_cpu_second": rates,
         "sft_over": ratios,
         "seconds_per_view": views,

@@ -11,24 +11,18 @@ from __future__ import annotations
 
 import argparse
 import logging
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import torch.distributed as dist
 import yaml
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import start_processes
 from tqdm import tqdm
 
 from adaptation.compact import DEFAULT_WEIGHTS, STRIDE, build_compact, load_compact
@@ -50,47 +44,12 @@ from training.datasets import open_sets
 from training.episode import Episode, EpisodeReport, Plan
 from training.imagenet import import_imagenet_weights
 from training.pretrain_config import PretrainConfig, draw_plan, learning_rate
+from training.provenance import commit
+from training.ranks import Rank, run_ranks
 from training.synthesis import Composer
 from training.windows import SYNTHETIC, SceneSource, WindowSampler
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """This process among those that train together."""
-
-    index: int = 0
-    count: int = 1
-
-    @property
-    def is_first(self) -> bool:
-        """True for the one that writes."""
-        return self.index == 0
-
-    def share(self, value: float) -> float:
-        """The first rank's value, on every rank."""
-        if self.count == 1:
-            return value
-        tensor = torch.tensor([value], dtype=torch.float64)
-        dist.broadcast(tensor, 0)
-        return float(tensor)
-
-    def turns(self, n_windows: int) -> range:
-        """Which of a step's windows are this rank's."""
-        return range(self.index, n_windows, self.count)
-
-    def average_gradients(self, model: nn.Module, n_windows: int) -> None:
-        """Replace every gradient by its mean over all ranks' windows; absent ones are zero."""
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([grad.flatten() for grad in grads])
-        if self.count > 1:
-            dist.all_reduce(flat)
-        flat /= n_windows
-        pieces = torch.split(flat, [p.numel() for p in parameters])
-        for parameter, piece in zip(parameters, pieces, strict=True):
-            parameter.grad = piece.view_as(parameter)
 
 
 class Pretraining:
@@ -120,7 +79,8 @@ class Pretraining:
         if config.max_steps is not None:
             done.append(self._step / config.max_steps)
         if config.max_minutes is not None:
-            done.append(self._rank.share(self._elapsed_s()) / (60 * config.max_minutes))
+            elapsed_s = self._rank.gather(self._elapsed_s())[0]
+            done.append(elapsed_s / (60 * config.max_minutes))
         return min(1.0, max(done))
 
     def train(self) -> None:
@@ -145,9 +105,9 @@ class Pretraining:
         for group in self._optimizer.param_groups:
             group["lr"] = group["base_lr"] * learning_rate(progress, self._step, config)
         self._optimizer.zero_grad(set_to_none=True)
-        turns = self._rank.turns(config.windows_per_step)
+        turns = self._rank.turns(range(config.windows_per_step))
         reports = [self._play(plan, index) for index in turns]
-        self._rank.average_gradients(self._sam, config.windows_per_step)
+        self._average_gradients()
         norm = nn.utils.clip_grad_norm_(self._sam.parameters(), config.clip)
         if torch.isfinite(norm):
             self._optimizer.step()
@@ -156,6 +116,14 @@ class Pretraining:
             logger.warning("step %d has no finite gradient and is skipped", self._step)
         self._step += 1
         return reports
+
+    def _average_gradients(self) -> None:
+        """Replace every gradient by its mean over the windows of all ranks."""
+        parameters = [p for p in self._sam.parameters() if p.requires_grad]
+        self._rank.sum_gradients(parameters)
+        for parameter in parameters:
+            assert parameter.grad is not None
+            parameter.grad /= self._config.windows_per_step
 
     def _play(self, plan: Plan, index: int) -> EpisodeReport:
         """Add the gradients of the step's window number `index`, whichever rank it falls to."""
@@ -268,39 +236,13 @@ def run(config: PretrainConfig) -> None:
     """Train with the ranks that `torchrun` started, or with `processes` of our own."""
     config.run.mkdir(parents=True, exist_ok=True)
     (config.run / "config.yaml").write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
-    if dist.is_torchelastic_launched():
-        dist.init_process_group("gloo")
-        _train(config, Rank(dist.get_rank(), dist.get_world_size()))
-    elif config.processes == 1:
-        _train(config, Rank())
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            meeting = f"file://{folder}/meeting"
-            arguments = (config, meeting)
-            start: Callable[..., object] = start_processes
-            start(_join, arguments, nprocs=config.processes, start_method="spawn")
-
-
-def _join(index: int, config: PretrainConfig, meeting: str) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    dist.init_process_group(
-        "gloo",
-        init_method=meeting,
-        rank=index,
-        world_size=config.processes,
-        timeout=timedelta(minutes=10),
-    )
-    _train(config, Rank(index, config.processes))
+    run_ranks(_train, config, config.processes)
 
 
 def _train(config: PretrainConfig, rank: Rank) -> None:
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(1)
-    try:
-        Pretraining(config, rank).train()
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    Pretraining(config, rank).train()
 
 
 def export(run_folder: Path, target: Path, blend: float = 0.0) -> str:
@@ -327,7 +269,7 @@ def export(run_folder: Path, target: Path, blend: float = 0.0) -> str:
         "dim": str(config["model"]["dim"]),
         "stride": str(STRIDE),
         "recipe": "training/pretrain.py",
-        "commit": _commit(),
+        "commit": commit(),
         "data": ", ".join(f"{name} {share:g}" for name, share in config["shares"].items()),
         "start": checkpoint["origin"],
         "seed": str(config["seed"]),
@@ -353,17 +295,6 @@ def _blended(weights: dict[str, Tensor], start: str | None, share: float) -> dic
         name: value.lerp(given[name], share) if value.is_floating_point() else value
         for name, value in weights.items()
     }
-
-
-def _commit() -> str:
-    """The commit of the working tree, or "unknown" outside of one."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def main(arguments: list[str] | None = None) -> int:

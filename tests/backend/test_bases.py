@@ -257,6 +257,7 @@ def test_a_broken_file_that_was_mended_is_taken(tmp_path: Path) -> None:
     with running_service(tmp_path, model__registry_poll_s=POLL_S) as service:
         decoder_id = other_base(registry, "v1")
         until(lambda: service.model_version == version_of(decoder_id))
+        assert service.model_version == version_of(decoder_id)
 
 
 def test_a_swap_that_fails_leaves_the_one_before(

@@ -26,8 +26,9 @@ from training.episode import (
     to_frame,
 )
 from training.imagenet import import_imagenet_weights, load_reference_trunk
-from training.pretrain import Pretraining, Rank, export, main, make_optimizer, summarise
+from training.pretrain import Pretraining, export, main, make_optimizer, summarise
 from training.pretrain_config import PretrainConfig, draw_plan, learning_rate
+from training.ranks import Rank
 from training.windows import TrainingWindow
 
 CONFIG = Path(__file__).parents[2] / "configs" / "pretrain.yaml"
