@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptation.errors import ModelError
+from adaptation.evidence import N_STAGES, NONE, Evidence, stage_of
 from adaptation.sam import PromptableSam
 
 Deltas = Mapping[str, Tensor]
@@ -48,17 +48,8 @@ def trainable_names(base: Mapping[str, Tensor], subset: str) -> tuple[str, ...]:
     return tuple(name for name, value in base.items() if SUBSETS[subset](name, value))
 
 
-STAGE_ENDS = (1, 3, 7)
-"""Clicks with which the stages of an object end: its first click, a few, some; then many."""
-
-N_STAGES = len(STAGE_ENDS) + 1
 WHOLE = (1.0,) * N_STAGES
 """All that was learned, in every stage."""
-
-
-def stage_of(n_clicks: int) -> int:
-    """Stage of an object, from 0, at a number of clicks (0 for a box alone)."""
-    return bisect_left(STAGE_ENDS, n_clicks)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,11 +60,15 @@ class Adapter:
         deltas: By parameter name, float16; empty for the base decoder itself.
         decoder_id: Digest of the base decoder that they belong to.
         shares: In [0, 1] for each stage of an object: how much of them answers a click.
+        evidence: What the objects of its own session said of shares.
+        inherited: What those of the sessions said that it was merged from.
     """
 
     deltas: Deltas = field(default_factory=dict)
     decoder_id: str = ""
     shares: tuple[float, ...] = WHOLE
+    evidence: Evidence = NONE
+    inherited: Evidence = NONE
 
     @property
     def is_base(self) -> bool:
@@ -87,7 +82,10 @@ class Adapter:
 
     @property
     def version(self) -> str:
-        """``base``, or the first 12 hex digits of the SHA-256 of differences and shares."""
+        """``base``, or the first 12 hex digits of the SHA-256 of what answers clicks.
+
+        These are the differences and the shares; evidence answers none.
+        """
         if self.is_base:
             return "base"
         sha = hashlib.sha256()
@@ -130,16 +128,14 @@ class Adapter:
         return self.weights(sam, self.share(n_clicks))
 
 
-def adapter_of(
-    sam: PromptableSam, weights: Mapping[str, Tensor], shares: tuple[float, ...] = WHOLE
-) -> Adapter:
+def adapter_of(sam: PromptableSam, weights: Mapping[str, Tensor]) -> Adapter:
     """The adapter that leads from the base decoder to ``weights``, rounded to float16.
 
     A zero that is added makes every zero a positive one: equal differences have equal bytes.
     """
     base = sam.decoder_parameters()
     deltas = {n: (w.detach() - base[n]).to(torch.float16) + 0.0 for n, w in weights.items()}
-    return Adapter(deltas, sam.decoder_id, shares)
+    return Adapter(deltas, sam.decoder_id)
 
 
 def save_adapter(adapter: Adapter, path: Path, metadata: Mapping[str, str]) -> None:
@@ -153,8 +149,13 @@ def save_adapter(adapter: Adapter, path: Path, metadata: Mapping[str, str]) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     tensors = {n: d.cpu().contiguous().clone() for n, d in adapter.deltas.items()}
-    shares = json.dumps(adapter.shares)
-    save_file(tensors, partial, {**metadata, "decoder_id": adapter.decoder_id, "shares": shares})
+    about = {
+        "decoder_id": adapter.decoder_id,
+        "shares": json.dumps(adapter.shares),
+        "evidence": adapter.evidence.to_json(),
+        "inherited": adapter.inherited.to_json(),
+    }
+    save_file(tensors, partial, {**metadata, **about})
     partial.replace(path)
 
 
@@ -184,7 +185,13 @@ def load_adapter(path: Path, sam: PromptableSam) -> Adapter:
             f"The adapter {path.name} has {len(wrong)} parameters that do not fit, first "
             f"{sorted(wrong)[0]!r}."
         )
-    return Adapter(deltas, decoder_id, _read_shares(path, metadata))
+    return Adapter(
+        deltas,
+        decoder_id,
+        _read_shares(path, metadata),
+        _read_evidence(path, metadata, "evidence"),
+        _read_evidence(path, metadata, "inherited"),
+    )
 
 
 def _read_shares(path: Path, metadata: Mapping[str, str]) -> tuple[float, ...]:
@@ -199,3 +206,13 @@ def _read_shares(path: Path, metadata: Mapping[str, str]) -> tuple[float, ...]:
             f"clicks; {N_STAGES} numbers from 0 to 1 are needed."
         )
     return shares
+
+
+def _read_evidence(path: Path, metadata: Mapping[str, str], name: str) -> Evidence:
+    """Evidence in a file's metadata; none in files that have none."""
+    if name not in metadata:
+        return NONE
+    try:
+        return Evidence.from_json(metadata[name])
+    except ValueError as error:
+        raise ModelError(f"The adapter {path.name} has no readable {name} ({error}).") from error

@@ -24,6 +24,7 @@ from torch import Tensor
 from adaptation import losses
 from adaptation.adapter import Adapter, adapter_of, trainable_names
 from adaptation.correction import ClickCorrection
+from adaptation.evidence import SHARES
 from adaptation.guard import Guard, reason_against
 from adaptation.learner_settings import LearnerSettings
 from adaptation.lessons import (
@@ -37,7 +38,7 @@ from adaptation.lessons import (
 )
 from adaptation.sam import PromptableSam
 from adaptation.trainable import Trainable
-from adaptation.trust import SHARES, Trust
+from adaptation.trust import Trust
 from adaptation.types import Click, Embedding, MaskPrediction, Prompt
 from adaptation.zoom import View
 
@@ -230,7 +231,14 @@ class OnlineLearner:
         if self.adapter.is_base:
             return
         self._trust.observe([len(lesson.prompt.clicks) for lesson in lessons], ious)
-        self.adapter = replace(self.adapter, shares=self._trust.shares())
+        self.adapter = self._trusted(self.adapter)
+
+    def _trusted(self, adapter: Adapter) -> Adapter:
+        """An adapter with what is known of its shares."""
+        trust = self._trust
+        return replace(
+            adapter, shares=trust.shares(), evidence=trust.evidence, inherited=trust.inherited
+        )
 
     def _turn_back(self, adapted_iou: float, frozen_iou: float) -> bool:
         if not self.guard.observe(self.adapter, adapted_iou, frozen_iou):
@@ -322,7 +330,7 @@ class OnlineLearner:
         return done
 
     def _adopt(self, weights: dict[str, Tensor], n_steps: int) -> None:
-        adapter = adapter_of(self.sam, weights, self._trust.shares())
+        adapter = self._trusted(adapter_of(self.sam, weights))
         finite = all(bool(torch.isfinite(d).all()) for d in adapter.deltas.values())
         if n_steps and finite:
             self.adapter = adapter

@@ -16,15 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.adapter import N_STAGES, WHOLE, Adapter, stage_of
+from adaptation.adapter import WHOLE, Adapter
 from adaptation.errors import SettingsError
-
-SHARES = (0.0, 0.5, 1.0)
-"""What is tried; the first is the frozen decoder, the last the one that is trained."""
-
-
-_RECENT = 0.5
-"""Weight of the newest object in what happened lately."""
+from adaptation.evidence import N_STAGES, SHARES, Evidence, StageEvidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,43 +56,44 @@ class Trust:
 
     Args:
         settings: How it is weighed.
-        adapter: What the session starts from; its shares are used while there is too little
-            evidence, those of the settings where it is the base decoder.
+        adapter: What the session starts from.  Its evidence goes on; its shares are used while
+            there is too little of it, those of the settings where it is the base decoder.
     """
 
     def __init__(self, settings: TrustSettings, adapter: Adapter) -> None:
         own = (settings.start,) * N_STAGES
         self._settings, self._start = settings, own if adapter.is_base else adapter.shares
-        self._sums = np.zeros((N_STAGES, len(SHARES)))
-        self._counts = np.zeros(N_STAGES)
-        self._recent = np.zeros((N_STAGES, len(SHARES)))
+        self.evidence = adapter.evidence
+        """What the objects of this session said."""
+        self.inherited = adapter.inherited
+        """What those of the sessions said that it started from; fades alike."""
 
     def observe(self, n_clicks: Sequence[int], ious: NDArray[np.float64]) -> None:
-        """Take one object into account.
-
-        Args:
-            n_clicks: Of each prompt that was asked again, ``L`` numbers.
-            ious: ``[S, L]``, IoU of the answers with the submitted mask, a row for each of
-                :data:`SHARES`.
-        """
-        stages = np.array([stage_of(n) for n in n_clicks])
-        for stage in np.unique(stages):
-            memory = self._settings.memory
-            mean = ious[:, stages == stage].mean(axis=1)
-            self._sums[stage] = memory * self._sums[stage] + mean
-            self._counts[stage] = memory * self._counts[stage] + 1
-            self._recent[stage] += _RECENT * (mean - mean[0] - self._recent[stage])
+        """Take one object into account; see :meth:`Evidence.after`."""
+        memory = self._settings.memory
+        self.evidence = self.evidence.after(n_clicks, ious, memory)
+        self.inherited = self.inherited.faded(n_clicks, memory)
 
     def shares(self) -> tuple[float, ...]:
         """The share to use in each stage."""
         if not self._settings.is_on:
             return WHOLE
-        return tuple(self._share(stage) for stage in range(N_STAGES))
+        seen = zip(self.inherited.stages, self.evidence.stages, self._start, strict=True)
+        return tuple(self._share(inherited + own, start) for inherited, own, start in seen)
 
-    def _share(self, stage: int) -> float:
-        if self._counts[stage] < self._settings.least:
-            return self._start[stage]
-        gains = (self._sums[stage] - self._sums[stage][0]) / self._counts[stage]
-        gains[self._recent[stage] < -self._settings.alarm] = -np.inf
+    def _share(self, seen: StageEvidence, start: float) -> float:
+        if not seen.count or seen.count < self._settings.least:
+            return start
+        gains = seen.gains
+        gains[np.array(seen.recent) < -self._settings.alarm] = -np.inf
         best = int(np.argmax(gains))
         return SHARES[best] if gains[best] > self._settings.margin else SHARES[0]
+
+
+MOST_INHERITED = 10.0
+"""Objects that inherited evidence counts for at most: the next session's own soon outweigh it."""
+
+
+def pooled(of_sessions: Sequence[Evidence]) -> Evidence:
+    """What a start inherits from the sessions that it is merged from."""
+    return sum(of_sessions, Evidence()).at_most(MOST_INHERITED)

@@ -121,6 +121,7 @@ class Merged:
     Args:
         sessions: Their names, oldest first.
         weights: Finished objects of each.
+        shares: How much of the mean answers a click, by the stage of an object.
         version: Of the mean.
         is_used: False where it lost against the base decoder.
         merged_iou: On objects of these sessions.
@@ -130,6 +131,7 @@ class Merged:
 
     sessions: tuple[str, ...]
     weights: tuple[int, ...]
+    shares: tuple[float, ...]
     version: str
     is_used: bool
     merged_iou: float

@@ -8,6 +8,7 @@ only where it does not lose against the base decoder on objects of these session
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from adaptation.adapter import Adapter
 from adaptation.learner_settings import LearnerSettings
 from adaptation.sam import PromptableSam
+from adaptation.trust import Trust, pooled
 from backend.chronicle import Ledger, Merged
 from backend.recall import Embed, Recall
 from backend.shelf import Shelf
@@ -30,6 +32,9 @@ MERGE_AFTER = 4
 def mean_of(adapters: Sequence[Adapter], weights: Sequence[int]) -> Adapter:
     """The weighted mean of adapters to one base decoder; the base itself counts as no difference.
 
+    It inherits what the sessions' own objects said of shares, not what these inherited in turn:
+    each object is counted once.
+
     Args:
         adapters: At least one, all of one base decoder.
         weights: At least 0 each, above 0 together.
@@ -41,6 +46,7 @@ def mean_of(adapters: Sequence[Adapter], weights: Sequence[int]) -> Adapter:
         {name: _mean(name, adapters, weights, total) for name in names},
         adapters[0].decoder_id,
         tuple(sum(s * w for s, w in zip(of, weights, strict=True)) / total for of in shares),
+        inherited=pooled([adapter.evidence for adapter in adapters]),
     )
 
 
@@ -81,7 +87,8 @@ class Merger:
         pause: Pause,
         most: int,
     ) -> None:
-        self._sam, self._interaction = sam, interaction_of(sam, settings)
+        self._sam, self._settings = sam, settings
+        self._interaction = interaction_of(sam, settings)
         self._recall, self._ledger, self._shelf = recall, ledger, shelf
         self._embed, self._pause, self._most = embed, pause, most
         self._merged_at: dict[str, int] = {}
@@ -102,12 +109,14 @@ class Merger:
             return None
         names = [name for name, _ in known]
         weights = [tally[name] for name in names]
-        merged = mean_of([adapter for _, adapter in known], weights)
+        mean = mean_of([adapter for _, adapter in known], weights)
+        merged = replace(mean, shares=Trust(self._settings.trust, mean).shares())
         objects = self._objects(project_id, names)
         merged_iou, frozen_iou = self._mean_iou(objects, merged), self._mean_iou(objects, None)
         return merged, Merged(
             sessions=tuple(names),
             weights=tuple(weights),
+            shares=merged.shares,
             version=merged.version,
             is_used=bool(objects) and merged_iou >= frozen_iou,
             merged_iou=merged_iou,

@@ -145,7 +145,7 @@ class Rebuilder:
             found.start = None
             return
         adapters = [found.sessions[name].adapter for name in event.sessions]
-        found.start = mean_of(adapters, event.weights)
+        found.start = dataclasses.replace(mean_of(adapters, event.weights), shares=event.shares)
 
 
 def _last_of_waking(events: Iterable[Happening]) -> set[int]:

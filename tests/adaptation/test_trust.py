@@ -10,11 +10,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from adaptation.adapter import N_STAGES, WHOLE, Adapter, load_adapter, save_adapter, stage_of
+from adaptation.adapter import WHOLE, Adapter, load_adapter, save_adapter
 from adaptation.errors import ModelError, SettingsError
+from adaptation.evidence import N_STAGES, NONE, SHARES, Evidence, stage_of
 from adaptation.sam import PromptableSam
-from adaptation.trust import SHARES, Trust, TrustSettings
+from adaptation.trust import MOST_INHERITED, Trust, TrustSettings, pooled
 
 AT_ONCE = TrustSettings(least=1.0)
 
@@ -120,6 +122,87 @@ def test_a_memory_outside_of_its_range_is_refused(memory: float) -> None:
         TrustSettings(memory=memory)
 
 
+# Evidence that is carried along ------------------------------------------------------------------
+
+WON, LOST = rows((0.2, 0.5, 0.8)), rows((0.8, 0.5, 0.2))
+
+
+def seen(*objects: np.ndarray) -> Evidence:
+    """What some objects said, each with one prompt of one click."""
+    found = Evidence()
+    for ious in objects:
+        found = found.after([1], ious, 0.9)
+    return found
+
+
+def test_a_session_goes_on_with_its_evidence() -> None:
+    one, settings = Trust(TrustSettings(least=2.5), Adapter()), TrustSettings(least=2.5)
+    for _ in range(2):
+        one.observe([1], WON)
+    woken = Trust(settings, replace(merged((0.0,) * N_STAGES), evidence=one.evidence))
+    for trust in (one, woken):
+        assert trust.shares()[0] == 0.0, "two objects are too few"
+        trust.observe([1], WON)
+        assert trust.shares()[0] == 1.0
+    assert woken.evidence == one.evidence
+
+
+def test_short_sessions_learn_together_what_none_could_alone() -> None:
+    of_sessions = [seen(WON, WON), seen(WON), seen(WON, WON)]
+    start = replace(merged((0.0,) * N_STAGES), inherited=pooled(of_sessions))
+    settings = TrustSettings(least=4.5)
+    assert Trust(settings, start).shares() == (1.0, 0.0, 0.0, 0.0)
+    alone = Trust(settings, replace(start, inherited=of_sessions[0]))
+    assert alone.shares() == (0.0,) * N_STAGES
+
+
+def test_own_evidence_outweighs_what_was_inherited() -> None:
+    start = replace(merged(WHOLE), inherited=pooled([seen(*[WON] * 30)] * 8))
+    assert start.inherited.stages[0].count == pytest.approx(MOST_INHERITED)
+    trust = Trust(replace(TrustSettings(), alarm=1.0), start)
+    n_lost = 0
+    while trust.shares()[0] != 0.0:
+        trust.observe([1], LOST)
+        n_lost += 1
+    assert n_lost <= 10
+    assert trust.evidence == seen(*[LOST] * n_lost), "its own, for the next merge"
+
+
+def test_the_alarm_is_inherited() -> None:
+    lately = pooled([seen(*[WON] * 8, LOST, LOST)])
+    assert Trust(TrustSettings(), replace(merged(WHOLE), inherited=lately)).shares()[0] == 0.0
+
+
+def test_evidence_fades_only_where_an_object_came() -> None:
+    before = seen(WON)
+    after = before.after([2, 5], rows((0.1, 0.2, 0.3), (0.4, 0.4, 0.4)), 0.5)
+    assert after.stages[0] == before.stages[0]
+    assert [stage.count for stage in after.stages] == [1.0, 1.0, 1.0, 0.0]
+    assert after.faded([1], 0.5).stages[0].count == 0.5
+
+
+def test_adding_nothing_changes_nothing() -> None:
+    one = seen(WON, LOST)
+    assert one + NONE == NONE + one == one
+    both = (one + seen(WON)).stages[0]
+    assert both.count == pytest.approx(2.9)
+    assert both.gains[2] == pytest.approx((0.9 * 0.6 - 0.6 + 0.6) / 2.9)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), *[st.floats(0, 1)] * len(SHARES)), max_size=9))
+def test_evidence_survives_text(objects: list[tuple[int, float, float, float]]) -> None:
+    found = Evidence()
+    for n_clicks, *ious in objects:
+        found = found.after([n_clicks], np.array([ious]).T, 0.9)
+    assert Evidence.from_json(found.to_json()) == found
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[[1, [2], [3]]]", "7", "[[1, 2, 3, 4]]"])
+def test_text_that_is_no_evidence_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        Evidence.from_json(text)
+
+
 # An adapter with shares ----------------------------------------------------------------------
 
 
@@ -145,6 +228,26 @@ def test_shares_are_part_of_the_version_and_of_the_file(sam: PromptableSam, tmp_
     found = load_adapter(path, sam)
     assert found.shares == adapter.shares and found.version == adapter.version
     assert adapter.version != learned(sam, WHOLE).version
+
+
+def test_evidence_is_part_of_the_file_and_not_of_the_version(
+    sam: PromptableSam, tmp_path: Path
+) -> None:
+    path = tmp_path / "adapter.safetensors"
+    adapter = replace(learned(sam, WHOLE), evidence=seen(WON), inherited=seen(LOST, WON))
+    save_adapter(adapter, path, {})
+    found = load_adapter(path, sam)
+    assert (found.evidence, found.inherited) == (adapter.evidence, adapter.inherited)
+    assert found.version == learned(sam, WHOLE).version
+
+
+def test_a_file_with_broken_evidence_is_refused(sam: PromptableSam, tmp_path: Path) -> None:
+    path = tmp_path / "adapter.safetensors"
+    adapter = learned(sam, WHOLE)
+    tensors = {name: value.clone() for name, value in adapter.deltas.items()}
+    save_file(tensors, path, {"decoder_id": sam.decoder_id, "evidence": "[1]"})
+    with pytest.raises(ModelError, match=r"adapter\.safetensors has no readable evidence"):
+        load_adapter(path, sam)
 
 
 @pytest.mark.parametrize("shares", [(1.0,), (0.0, 2.0, 0.0, 0.0)])

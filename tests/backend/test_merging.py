@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from adaptation.adapter import Adapter
+from adaptation.adapter import Adapter, load_adapter
+from adaptation.evidence import NONE
 from backend.merging import mean_of
 from backend.replay import replay
 from tests.backend.learning_kit import (
@@ -79,6 +82,28 @@ def test_a_task_s_session_starts_from_those_of_other_tasks(tmp_path: Path) -> No
         rest(service)
         assert version_now(service, tmp_path, task=99) == version_now(service, tmp_path, task=10)
         assert version_now(service, tmp_path, task=99) != "base"
+
+
+def test_sessions_of_one_object_gather_evidence_together(tmp_path: Path) -> None:
+    trust = {"least": 1.5}
+    with learning_service(tmp_path, {**FAST, "trust": trust}, learning__scope="task") as service:
+        for image in range(3):
+            draw(service, image)
+            rest(service)
+    merged = [e.payload for e in events_of(tmp_path, "sessions_merged")]
+    assert [len(event["sessions"]) for event in merged] == [1, 2, 3]
+    start = load_adapter(
+        settings_for(tmp_path).data_dir / "sessions" / "start-1.safetensors", WatchedSam()
+    )
+    assert start.inherited.stages[0].count == 2.0, "the first object judged nothing"
+    assert start.evidence == NONE and start.shares == tuple(merged[-1]["shares"])
+
+
+def test_a_mean_inherits_what_each_object_said_once() -> None:
+    said = NONE.after([1], np.array([[0.2], [0.5], [0.8]]), 0.9)
+    sessions = [replace(adapter(a=[1.0]), evidence=said, inherited=said)] * 3
+    found = mean_of(sessions, [1, 1, 1])
+    assert found.inherited.stages[0].count == 3.0 and found.evidence == NONE
 
 
 def test_a_mean_that_loses_against_the_base_is_not_used(tmp_path: Path) -> None:
