@@ -131,7 +131,7 @@ class Interaction:
         sam: The model.
         zoom: When and how far to zoom.
         corrector: Applied to the shown mask of every answer, if given.
-        only_parts: Leave out the parts of a shown mask that nothing points at
+        only_parts: Leave out the parts of a mask that nothing points at
             (:mod:`adaptation.parts`).
         edges: How masks are drawn at the image's edges (:mod:`adaptation.edges`).
     """
@@ -241,9 +241,7 @@ class Interaction:
             token: Which one; the shown one by default.
             size: (H, W) to draw the view at, its own by default.
         """
-        logits = answer.shown_logits[0, 0]
-        if token is not None and token != answer.token:
-            logits = answer.prediction.low_res_logits[0, token]
+        logits = self._logits(answer, answer.token if token is None else token)
         if not self.edges.is_on:
             return self.sam.binary_mask(logits, answer.embedding, size)
         moved = at_edges(logits, answer.prompt, answer.embedding, self._stride, self.edges)
@@ -256,6 +254,15 @@ class Interaction:
         plain = self.sam.binary_mask(logits, answer.embedding, size)
         is_better = contradicted(plain, answer.prompt.clicks, answer.view.size) < n_wrong
         return plain if is_better or not mask.any() else mask
+
+    def _logits(self, answer: Answer, token: int) -> Tensor:
+        """One of an answer's masks, ``[h, w]``, without the parts that nothing points at."""
+        if token == answer.token:
+            return answer.shown_logits[0, 0]
+        logits = answer.prediction.low_res_logits[0, token]
+        if not self.only_parts:
+            return logits
+        return pointed_at(logits, answer.prompt, answer.embedding, self._stride)
 
     def _view(
         self,

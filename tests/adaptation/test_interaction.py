@@ -82,6 +82,21 @@ def test_parts_that_nothing_points_at_are_left_out_unless_they_are_wanted(
     assert clicked.sum() < everything.sum()
 
 
+def test_masks_that_are_not_shown_lose_the_same_parts(
+    sam: PromptableSam, photo: NDArray[np.uint8]
+) -> None:
+    plain = EdgeSettings(is_on=False)
+    whole = Interaction(sam, ZoomSettings(), only_parts=False, edges=plain)
+    parts = Interaction(sam, ZoomSettings(), edges=plain)
+    answer = parts.answer(encoder(sam, photo), SIZE, CLICKS[:1])
+    n_smaller = 0
+    for token in answer.candidate_tokens()[1:]:
+        everything, kept = whole.mask(answer, token), parts.mask(answer, token)
+        assert kept.any() and not (kept & ~everything).any()
+        n_smaller += int(kept.sum() < everything.sum())
+    assert n_smaller
+
+
 def test_a_small_object_is_decoded_on_a_crop_and_its_mask_lands_back(
     interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:

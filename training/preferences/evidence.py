@@ -12,9 +12,8 @@ from typing import Any
 from adaptation.errors import InputError
 from adaptation.guard import GuardSettings, reason_against
 from adaptation.journal import CandidateRecord, FinishedObject, InteractionRecord, PromptRecord
-from adaptation.masks import Rle, decode_rle, encode_rle, rle_iou, run_lengths
+from adaptation.masks import Rle, decode_rle, rle_iou, run_lengths
 from adaptation.types import Box, Click
-from training.preferences.regions import pointed_at
 from training.preferences.rows import Example, Split
 
 CheckImage = Callable[[str], "str | None"]
@@ -188,28 +187,20 @@ def _step(interaction: InteractionRecord, submitted: Rle) -> Step:
         clicks=clicks,
         box=box,
         candidates=tuple(
-            _candidate(position, record, submitted, clicks, box)
+            _candidate(position, record, submitted)
             for position, record in enumerate(interaction.candidates)
             if has_pixels(record.rle)
         ),
     )
 
 
-def _candidate(
-    position: int,
-    record: CandidateRecord,
-    submitted: Rle,
-    clicks: Sequence[Click],
-    box: Box | None,
-) -> Candidate:
-    rle, score = record.rle, record.predicted_iou
-    if not record.was_shown:  # as it would have been shown
-        rle = encode_rle(pointed_at(decode_rle(rle), clicks, box))
+def _candidate(position: int, record: CandidateRecord, submitted: Rle) -> Candidate:
+    score = record.predicted_iou
     return Candidate(
         position=position,
         region_id=record.region_id,
-        rle=rle,
-        iou=rle_iou(rle, submitted),
+        rle=record.rle,
+        iou=rle_iou(record.rle, submitted),
         predicted_iou=score if math.isfinite(score) else None,
         was_shown=record.was_shown,
     )

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from adaptation.masks import Mask
-from adaptation.types import Box, Click, as_clicks
-from training.preferences.regions import corrected_region, pointed_at
+from adaptation.types import Click, as_clicks
+from training.preferences.regions import corrected_region
 
 SHAPE = (12, 14)
 masks = npst.arrays(np.bool_, SHAPE)
@@ -74,35 +74,3 @@ def test_the_region_is_whole_parts_of_the_error_near_the_clicks(
     assert (region is None) == (not expected.any())
     if region is not None:
         np.testing.assert_array_equal(region, expected)
-
-
-# What a prompt points at
-
-
-def test_parts_that_nothing_points_at_are_left_out() -> None:
-    clicked, stray, rejected = block(5, 5, 6), block(30, 5, 6), block(50, 30, 5)
-    mask = clicked | stray | rejected
-    clicks = as_clicks([(7, 7, True), (52, 32, False)])
-    assert (pointed_at(mask, clicks, None) == clicked).all()
-    assert (pointed_at(mask, as_clicks([(13, 7, True)]), None) == clicked).all()  # just beside
-    box = Box(x0=28, y0=3, x1=38, y1=13)
-    assert (pointed_at(mask, clicks, box) == clicked | stray).all()
-    assert (pointed_at(mask, (), box) == stray).all()
-
-
-def test_a_mask_that_no_click_meets_stays_as_it_is() -> None:
-    mask = block(5, 5, 6) | block(30, 5, 6)
-    for clicks in (as_clicks([(50, 35, True)]), as_clicks([(7, 7, False)]), ()):
-        assert (pointed_at(mask, clicks, None) == mask).all()
-    nothing = np.zeros_like(mask)
-    assert not pointed_at(nothing, as_clicks([(7, 7, True)]), None).any()
-
-
-@given(masks, st.lists(clicks, max_size=3))
-def test_what_is_left_is_whole_parts_and_never_nothing(
-    mask: Mask, given_clicks: list[Click]
-) -> None:
-    found = pointed_at(mask, given_clicks, None)
-    assert not (found & ~mask).any() and found.any() == mask.any()
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    assert not set(np.unique(labels[found])) & set(np.unique(labels[mask & ~found]))

@@ -179,37 +179,3 @@ def test_no_two_pairs_of_an_object_have_one_id(finished: FinishedObject) -> None
     for step in evidence.steps:
         pairs += outcome_pairs(evidence, step, OutcomeSettings(), tally)
     assert len({pair.pair_id for pair in pairs}) == len(pairs)
-
-
-def test_a_mask_that_was_not_shown_is_compared_as_it_would_have_been_shown() -> None:
-    clicked, stray = np.zeros((40, 60), np.bool_), np.zeros((40, 60), np.bool_)
-    clicked[5:15, 5:15], stray[25:35, 40:50] = True, True
-    both = encode_rle(clicked | stray)
-    asked = interaction(
-        "r", masks=[both, both], shown=1, prompt=at_click((8, 8, True)), image_size=(40, 60)
-    )
-    accepted = asked.candidates[0]
-    link = Link(
-        submission_seq=1,
-        position=0,
-        region_id=accepted.region_id,
-        annotation_id="40",
-        request_id="r",
-        candidate_region_id=accepted.region_id,
-        how="region_id",
-        iou=1.0,
-    )
-    finished = FinishedObject(
-        interactions=(asked,),
-        submitted=region(accepted.region_id, encode_rle(clicked)),
-        link=link,
-        annotation_id="40",
-        annotator="3",
-        submitted_at=NOON,
-    )
-    evidence = evidence_of(finished)
-    assert evidence is not None
-    shown, other = evidence.steps[0].candidates
-    # The shown one is what the annotator saw, whatever it is; the other loses its second part.
-    assert (shown.rle, shown.iou) == (both, 0.5)
-    assert (other.rle, other.iou) == (encode_rle(clicked), 1.0)
