@@ -1,4 +1,4 @@
-"""What tuning is worth: base, SFT, preferences after it, preferences without it, and controls.
+"""What tuning is worth: SFT, preferences after it and without it, calibration, and controls.
 
     python -m benchmarks.preferences --data FOLDER --sets mtd,cvc_clinicdb,potholes \
         --preferences FOLDER --album FOLDER --out FOLDER
@@ -96,6 +96,8 @@ VARIANTS: Mapping[str, Variant] = {
     "sft+plackett-luce": Variant(
         stage="dpo", base="sft", control="sft+sft", settings=_dpo("plackett-luce")
     ),
+    "sft, calibrated": Variant(stage="calibrate", base="sft"),
+    "sft+dpo, calibrated": Variant(stage="calibrate", base="sft+dpo", control="sft, calibrated"),
     "third: sft": Variant(stage="sft", base="base", source="painted"),
     "third: sft+choices": Variant(
         stage="dpo",
@@ -157,11 +159,12 @@ class Bench:
         """Of the command that makes a variant, but for its folder."""
         variant = VARIANTS[name]
         is_first = variant.base == "base" and variant.stage == "sft"
+        length = () if variant.stage == "calibrate" else self.sft if is_first else self.second
         stage = ["--config", Path("configs") / f"{variant.stage}.yaml", "--album", self.album]
         if variant.base and variant.base != "base":
             stage += ["--base", self.folder(variant.base) / DECODER]
-        settings = [*(self.sft if is_first else self.second)]
-        settings += [*(self.dpo if variant.stage == "dpo" else ()), *variant.settings]
+        settings = [*length, *(self.dpo if variant.stage == "dpo" else ())]
+        settings += variant.settings
         settings.append(f"preferences=[{self.source(variant.source)}]")
         return [variant.stage, *stage, *(["--allow-untuned"] if variant.untuned else []), *settings]
 

@@ -9,6 +9,7 @@ import click
 
 from adaptation.errors import StropError
 from training.commands import (
+    calibrate,
     dpo,
     evaluate,
     gate,
@@ -52,6 +53,7 @@ def main() -> None:
 
 
 # A new command is a module in training/commands, and a line here.
+main.add_command(calibrate.command)
 main.add_command(dpo.command)
 main.add_command(evaluate.command)
 main.add_command(preferences.command)

@@ -29,7 +29,7 @@ from training.preferences.rows import SOURCES
 from training.ranks import Rank, run_ranks
 from training.tuning import Pick, Tally, Tuning, open_model, open_replayer
 from training.tuning_comparisons import Compared, Desk, best_is_scored_highest, known_quality
-from training.tuning_config import TuningConfig
+from training.tuning_config import TUNED, TuningConfig
 from training.tuning_items import (
     Comparison,
     bounded,
@@ -44,8 +44,6 @@ from training.tuning_replay import Replayer
 __all__ = ["LOSSES", "STAGE", "DpoConfig", "DpoRecipe", "check_base", "run"]
 
 STAGE = "dpo"
-TUNED = ("sft", "dpo")
-"""Stages of a base that preferences may be trained on."""
 
 LOSSES = ("bce", "dpo", "ipo", "plackett-luce")
 

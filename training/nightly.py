@@ -1,4 +1,4 @@
-"""From the day's work to a better decoder in one go: preferences, SFT, DPO, gate, promotion.
+"""From the day's work to a better decoder: preferences, SFT, DPO, scores, gate, promotion.
 
 A night has a dated folder.  Every step leaves a small file there that says what it depended on and
 what came of it; run again, a night goes on with the first step that is not done, or whose settings
@@ -20,6 +20,8 @@ from adaptation.album import Album
 from adaptation.bases import Registry, read_card
 from adaptation.digests import file_sha256
 from adaptation.errors import StropError
+from training.calibration import CalibrationConfig
+from training.calibration import run as run_calibration
 from training.config import ConfigT, as_dict, load_config
 from training.dpo import DpoConfig
 from training.dpo import run as run_dpo
@@ -36,12 +38,12 @@ from training.preferences.settings import PreferencesConfig
 from training.promotion import promote
 from training.sft import SftConfig
 from training.sft import run as run_sft
-from training.tuning_config import TuningConfig
+from training.tuning_config import SourceConfig
 from training.tuning_report import DECODER
 from training.tuning_report import REPORT as TUNING_REPORT
 from training.tuning_report import summary as tuning_summary
 
-TuningT = TypeVar("TuningT", bound=TuningConfig)
+TuningT = TypeVar("TuningT", bound=SourceConfig)
 
 
 def run(config: NightlyConfig, command: str, progress: Progress) -> Outcome:
@@ -91,7 +93,11 @@ class _Steps:
         with_preferences = self._tune_with_preferences(tuned["sft"])
         if with_preferences is not None:
             tuned["dpo"] = with_preferences
-        candidates = {name: tuned[name] for name in self._config.candidates if name in tuned}
+        candidates = {
+            name: self._calibrate(name, tuned[name])
+            for name in self._config.candidates
+            if name in tuned
+        }
         self._promote_first(candidates, held_out)
 
     def _leave_out_all(self, n_new: int) -> None:
@@ -144,6 +150,13 @@ class _Steps:
             return None
         asked = _load(DpoConfig, self._config.dpo, self._tuning(base))
         return self._tune("dpo", asked, base, run_dpo)
+
+    def _calibrate(self, name: str, base: Path) -> Path:
+        """The same decoder with better scores, if that is wanted."""
+        if not self._config.calibrated:
+            return base
+        asked = _load(CalibrationConfig, self._config.calibrate, self._tuning(base))
+        return self._tune(f"calibrate-{name}", asked, base, run_calibration)
 
     def _tune(
         self, name: str, asked: TuningT, base: Path | None, recipe: Callable[[TuningT], None]

@@ -19,6 +19,7 @@ class NightlyConfig:
     registry: Path = Path(".strop/registry")
     min_new_objects: int = 20
     candidates: tuple[str, ...] = CANDIDATES
+    calibrated: bool = True
     start: str = "embedded"
     gate_sets: tuple[str, ...] = ()
     guard_sets: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class NightlyConfig:
     preferences: Path | None = None
     sft: Path | None = None
     dpo: Path | None = None
+    calibrate: Path | None = None
     gate: Path | None = None
 
     def mistakes(self) -> list[str]:

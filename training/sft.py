@@ -24,29 +24,22 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptation.album import Album
 from adaptation.clicker import noisy_click
 from adaptation.compact import Window
-from adaptation.errors import InputError, SettingsError
+from adaptation.errors import InputError
 from adaptation.interaction import Answer, Encode, Interaction
 from adaptation.lessons import Lesson, asked, lesson_loss, window_around
 from adaptation.losses import mask_iou
 from adaptation.sam import PromptableSam
 from adaptation.types import Box, Click, Embedding, MaskPrediction, Prompt, Size
 from training.clicks import jittered_box
-from training.datasets import FolderSet, ObjectRef, open_sets, sample_objects, split_by_group
 from training.ranks import Rank, run_ranks
 from training.tuning import Pick, Tally, Tuning, open_model, open_replayer
 from training.tuning_clicks import simulated_prompts
 from training.tuning_comparisons import best_is_scored_highest
-from training.tuning_config import TuningConfig
-from training.tuning_items import (
-    Exercise,
-    drawn_names,
-    exercises_of_preferences,
-    exercises_of_set,
-    usable,
-)
+from training.tuning_config import ObjectsConfig, TuningConfig
+from training.tuning_items import Exercise, check_mask, usable
+from training.tuning_objects import find_exercises
 from training.tuning_policy import Policy
 from training.tuning_replay import Replay, Replayer, Unusable, answered_in_turn, plane
 
@@ -59,14 +52,10 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftConfig(TuningConfig):
+class SftConfig(ObjectsConfig, TuningConfig):
     """Everything that a run depends on; configs/sft.yaml says what each value does."""
 
     run: Path = Path("runs/sft")
-    data: Path | None = None
-    sets: tuple[str, ...] = ()
-    objects: int | None = None
-    held_out: float = 0.2
     clicks: int = 6
     prompts: int = 4
     boxes: float = 0.15
@@ -78,24 +67,16 @@ class SftConfig(TuningConfig):
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
         found = super().mistakes()
-        if bool(self.sets) != (self.data is not None):
-            found.append("data and sets go together: a folder, and the names of sets in it")
-        if not self.sets and not self.preferences:
-            found.append("give sets (with data) or preferences (with album) to train on")
         found += [
             f"{name} must be 1 or more"
             for name in ("clicks", "prompts", "simulated_clicks")
             if getattr(self, name) < 1
         ]
-        if self.objects is not None and self.objects < 1:
-            found.append("objects must be 1 or more, or empty for all of them")
         found += [
             f"{name} is a share between 0 and 1"
             for name in ("boxes", "simulated_share")
             if not 0 <= getattr(self, name) <= 1
         ]
-        if not 0 < self.held_out < 1:
-            found.append("held_out is a share above 0 and below 1")
         if self.iou_weight < 0:
             found.append("iou_weight must not be negative")
         return found
@@ -124,7 +105,7 @@ class SftRecipe:
 
         def make(encode: Encode, size: Size) -> tuple[Sequence[Answer], Mapping[str, Tensor]]:
             truth = item.mask()
-            _check(truth, size)
+            check_mask(truth, size)
             digest = hashlib.sha256(item.key.encode()).digest()
             rng = np.random.default_rng([config.seed, *digest[:8]])
             answers = annotate(self._replayer.interaction, encode, item, truth, config, rng)
@@ -237,35 +218,6 @@ class SftRecipe:
         return lessons[int(pick.rng.integers(1, len(lessons))) if is_later else 0]
 
 
-def find_exercises(config: SftConfig) -> list[Exercise]:
-    """All objects, image by image; held out are groups of folders, and images of preferences.
-
-    Raises:
-        SettingsError: A set is not there.
-        InputError: A preferences folder is damaged.
-    """
-    found: list[Exercise] = []
-    for dataset in open_sets(config.data, config.sets) if config.data is not None else []:
-        train, held_out = _drawn(dataset, config)
-        found += exercises_of_set(dataset, train, "train")
-        found += exercises_of_set(dataset, held_out, "val")
-    if config.album is not None:
-        album = Album(config.album)
-        for folder in config.preferences:
-            examples = exercises_of_preferences(folder, album)
-            drawn = drawn_names({each.name for each in examples}, config.objects, config.seed)
-            found += [each for each in examples if each.name in drawn]
-    return found
-
-
-def _drawn(dataset: FolderSet, config: SftConfig) -> tuple[list[ObjectRef], list[ObjectRef]]:
-    refs = list(dataset.objects())
-    if not refs:
-        raise SettingsError(f"The data set {dataset.name!r} has no objects to train on.")
-    chosen = sample_objects(refs, config.objects or len(refs), config.seed)
-    return split_by_group(chosen, config.held_out, config.seed)
-
-
 def annotate(
     interaction: Interaction,
     encode: Encode,
@@ -321,13 +273,6 @@ def _box(truth: Mask, rng: Generator) -> Box:
     return Box(x0=x0, y0=y0, x1=max(x1, x0 + 1), y1=max(y1, y0 + 1))
 
 
-def _check(truth: Mask, size: Size) -> None:
-    if truth.shape != size:
-        raise Unusable("its mask and its image differ in size")
-    if not truth.any():
-        raise Unusable("its mask is empty")
-
-
 def _with_planes(
     answers: Sequence[Answer], truth: Mask, sam: PromptableSam
 ) -> tuple[Sequence[Answer], Mapping[str, Tensor]]:
@@ -371,4 +316,4 @@ def _train(job: tuple[SftConfig, str], rank: Rank) -> None:
     Tuning(config, sam, recipe, rank, command).run()
 
 
-__all__ = ["STAGE", "SftConfig", "SftRecipe", "find_exercises", "run"]
+__all__ = ["STAGE", "SftConfig", "SftRecipe", "run"]

@@ -33,7 +33,7 @@ from training.encodings import Encoder, EncodingStore
 from training.provenance import commit
 from training.ranks import Rank
 from training.runs import RunFolder
-from training.tuning_config import TuningConfig
+from training.tuning_config import SourceConfig, TuningConfig
 from training.tuning_policy import Policy
 from training.tuning_replay import Replayer
 from training.tuning_report import Story, write_checkpoint, write_result, write_row
@@ -133,7 +133,7 @@ class Recipe(Protocol):
         ...
 
 
-def open_model(config: TuningConfig, rank: Rank) -> PromptableSam:
+def open_model(config: SourceConfig, rank: Rank) -> PromptableSam:
     """The base model of a run, and this process's threads.
 
     Raises:
@@ -151,7 +151,7 @@ def open_model(config: TuningConfig, rank: Rank) -> PromptableSam:
     return sam if config.base is None else load_base(config.base, sam)
 
 
-def open_replayer(config: TuningConfig, sam: PromptableSam) -> Replayer:
+def open_replayer(config: SourceConfig, sam: PromptableSam) -> Replayer:
     """Replays and embeddings on the disk, shared by all runs with this cache."""
     encoder = Encoder(sam, EncodingStore(config.cache, int(config.cache_gb * 1e9)))
     return Replayer(sam, encoder, config.cache / "replays", config.zoom)

@@ -161,6 +161,18 @@ def exercises_of_preferences(folder: Path, album: Album) -> list[Exercise]:
     ]
 
 
+def check_mask(truth: Mask, size: Size) -> None:
+    """Refuse a mask, `[H, W]`, that says nothing of an image of a size (H, W).
+
+    Raises:
+        Unusable: It is empty, or of another size.
+    """
+    if truth.shape != size:
+        raise Unusable("its mask and its image differ in size")
+    if not truth.any():
+        raise Unusable("its mask is empty")
+
+
 # Comparisons -------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,7 @@ def config(world: World, model: Path) -> Path:
         "preferences": {"val_share": 0.5, "sheet_pairs": 2},
         "sft": {**tuning, "steps": 25, "lr": 3e-3, "simulated_share": 0.0, "prompts": 1},
         "dpo": {**tuning, "steps": 2},
+        "calibrate": {"cache": "cache", "device": "cpu"},
         "gate": {
             "metrics": ["mIoU@1"],
             "max_clicks": 1,
@@ -119,7 +120,8 @@ def test_a_night_brings_what_was_labelled_into_use_and_is_safe_to_run_again(
     assert registry.current() == found["promoted"]
     assert found["promoted"] in result.output and "strop-train rollback" in result.output
     assert states() == {
-        "preferences": "done", "held-out": "done", "sft": "done", "dpo": "done", "gate-dpo": "done",
+        "preferences": "done", "held-out": "done", "sft": "done", "dpo": "done",
+        "calibrate-dpo": "done", "calibrate-sft": "done", "gate-dpo": "done",
     }  # fmt: skip
     card = read_card(registry.path(found["promoted"]))
     assert card.stage == "dpo"
@@ -157,7 +159,7 @@ def test_a_night_that_was_stopped_goes_on_with_the_step_it_was_in(
     assert result.exit_code == 0, result.output
     assert states() == {
         "preferences": "done before", "held-out": "done before", "sft": "done before",
-        "dpo": "left out", "gate-sft": "done",
+        "calibrate-sft": "done before", "dpo": "left out", "gate-sft": "done",
     }  # fmt: skip
     assert len(list(Path("nights").glob("*/report.json"))) == 1
 
@@ -185,9 +187,10 @@ def test_a_candidate_that_does_not_pass_is_told_and_the_next_one_tried(
 ) -> None:
     settings = yaml.safe_load(Path("sft.yaml").read_text())
     Path("sft.yaml").write_text(yaml.safe_dump(settings | {"steps": 1, "lr": 1e-9}))
-    result = run("--config", config)
+    result = run("--config", config, "calibrated=false")
     assert result.exit_code == 0, result.output
     assert "nothing was promoted; what was in use still is" in result.output
+    assert not any(name.startswith("calibrate") for name in states())
     assert states()["gate-dpo"] == states()["gate-sft"] == "done"
     assert result.output.count("NOT PASSED") == 2
     assert Registry(Path("registry")).current() is None
@@ -240,7 +243,8 @@ def test_mistakes_are_one_message_and_exit_code_2(
 
 def test_the_shipped_config_is_the_default() -> None:
     shipped = load_config(NightlyConfig, CONFIG)
-    files = {name: Path(f"configs/{name}.yaml") for name in ("preferences", "sft", "dpo", "gate")}
+    names = ("preferences", "sft", "dpo", "calibrate", "gate")
+    files = {name: Path(f"configs/{name}.yaml") for name in names}
     assert shipped == NightlyConfig(journal="sqlite:///.strop/journal.db", **files)
 
 

@@ -255,7 +255,7 @@ def test_the_command_tells_no_folder() -> None:
 
 
 def test_of_a_journal_too_so_many_objects_are_drawn(root: Path) -> None:
-    from training.sft import find_exercises
+    from training.tuning_objects import find_exercises
 
     plain = [f"preferences=[{root / 'preferences'}]", f"album={root / 'album'}"]
     names = []
