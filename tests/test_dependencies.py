@@ -45,12 +45,14 @@ def imported() -> set[str]:
 
 def owners_of_modules() -> dict[str, str]:
     """Top-level module -> distribution, by the files (Python 3.10 looks at fewer things)."""
-    return {
-        file.parts[0].split(".")[0]: distribution.metadata["Name"].lower().replace("_", "-")
-        for distribution in metadata.distributions()
-        for file in distribution.files or ()
-        if file.suffix in {".py", ".so"} and not file.parts[0].endswith((".data", ".dist-info"))
-    }
+    found = {}
+    for distribution in metadata.distributions():
+        owner = distribution.metadata["Name"].lower().replace("_", "-")  # parsed at every look
+        for file in distribution.files or ():
+            is_module = file.suffix in {".py", ".so"}
+            if is_module and not file.parts[0].endswith((".data", ".dist-info")):
+                found[file.parts[0].split(".")[0]] = owner
+    return found
 
 
 def test_what_is_imported_is_declared() -> None:
