@@ -20,7 +20,14 @@ from tests.backend.test_cli import run as run_strop
 from tests.training.folders import write_set
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = [sys.executable, "-c", "from backend.cli import main; main()", "simulate"]
+# A job in the background inherits that Ctrl-C is ignored; a person's terminal does not do that.
+START = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from backend.cli import main
+main()
+"""
+PROGRAM = [sys.executable, "-c", START, "simulate"]
 
 
 @pytest.fixture
