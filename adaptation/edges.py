@@ -75,7 +75,7 @@ def at_edges(
         ``[h, w]`` float32, above 0 where the moved mask is; not to be fed back.
     """
     height, width = embedding.guide.shape[:2]
-    own = 1 / (1 + np.exp(-logits[:height, :width].float().cpu().numpy())) - 0.5
+    own = _probability(logits[:height, :width].float().cpu().numpy()) - 0.5
     radius = max(1, round(settings.radius * len(logits)))
     moved = _RECENT.of(embedding.guide, radius, settings.epsilon)(own)
     _keep_clicks(moved, own, prompt, embedding, stride)
@@ -85,6 +85,11 @@ def at_edges(
     drawn[height:, :width] = drawn[height - 1 : height, :width]
     drawn[:, width:] = drawn[:, width - 1 : width]
     return drawn
+
+
+def _probability(logits: Plane) -> Plane:
+    """The logistic function; what would overflow is 0 to float32 anyway."""
+    return np.asarray(1 / (1 + np.exp(np.minimum(-logits, 80))), np.float32)
 
 
 class GuidedFilter:

@@ -111,6 +111,13 @@ def test_many_views_drawn_by_many_threads_keep_their_own_pictures() -> None:
         assert list(pool.map(border, range(200))) == [0] * 200
 
 
+def test_logits_beyond_all_measure_are_drawn_without_a_warning() -> None:
+    sure = torch.where(ramp(24.5) > 0, 1e4, -1e4)
+    assert np.array_equal(
+        moved(sure, split_at(25), Prompt(clicks=as_clicks([(4.0, 40.0, True)]))), (sure > 0).numpy()
+    )
+
+
 def test_padding_goes_on_as_the_image_ends() -> None:
     guide = split_at(24, (30, GRID))
     drawn = at_edges(ramp(25.5), INSIDE, embedding(guide), STRIDE, EdgeSettings(radius=0.1))
