@@ -3,6 +3,6 @@
 This package knows nothing of HTTP, Label Studio or the environment.  Inside it a module
 imports only from modules of an earlier row:
 
-``types, errors`` < ``masks, pixels, prompts`` < ``album, compact, sam`` < ``catalog, zoom``
+``types, errors`` < ``evidence, masks, prompts`` < ``album, compact, sam`` < ``catalog, zoom``
 < ``adapter, losses`` < ``clicker`` < ``annotator, learner`` < ``journal``.
 """
