@@ -79,13 +79,16 @@ class Trust:
         if not self._settings.is_on:
             return WHOLE
         seen = zip(self.inherited.stages, self.evidence.stages, self._start, strict=True)
-        return tuple(self._share(inherited + own, start) for inherited, own, start in seen)
+        return tuple(self._share(*stage) for stage in seen)
 
-    def _share(self, seen: StageEvidence, start: float) -> float:
+    def _share(self, inherited: StageEvidence, own: StageEvidence, start: float) -> float:
+        seen = inherited + own
         if not seen.count or seen.count < self._settings.least:
             return start
         gains = seen.gains
-        gains[np.array(seen.recent) < -self._settings.alarm] = -np.inf
+        # What happened lately happened here, if anything did: the alarm is not drowned in the past.
+        lately = own.recent if own.count else inherited.recent
+        gains[np.array(lately) < -self._settings.alarm] = -np.inf
         best = int(np.argmax(gains))
         return SHARES[best] if gains[best] > self._settings.margin else SHARES[0]
 

@@ -173,6 +173,15 @@ def test_the_alarm_is_inherited() -> None:
     assert Trust(TrustSettings(), replace(merged(WHOLE), inherited=lately)).shares()[0] == 0.0
 
 
+def test_what_was_inherited_does_not_drown_the_alarm() -> None:
+    trust = Trust(
+        TrustSettings(), replace(merged(WHOLE), inherited=pooled([seen(*[WON] * 30)] * 8))
+    )
+    assert trust.shares()[0] == 1.0
+    trust.observe([1], rows((0.8, 0.75, 0.7)))  # half of a loss of 0.05 and 0.1 counts at once
+    assert trust.shares()[0] == 0.0
+
+
 def test_evidence_fades_only_where_an_object_came() -> None:
     before = seen(WON)
     after = before.after([2, 5], rows((0.1, 0.2, 0.3), (0.4, 0.4, 0.4)), 0.5)
