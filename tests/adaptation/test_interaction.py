@@ -70,12 +70,17 @@ def test_the_first_click_is_decoded_on_the_whole_image_as_ambiguous(
     assert np.array_equal(plain.mask(answer), expected)
 
 
+def whole_and_parts(sam: PromptableSam) -> tuple[Interaction, Interaction]:
+    """One that shows masks with all their parts, and one that leaves some out."""
+    plain = EdgeSettings(is_on=False)
+    whole = Interaction(sam, ZoomSettings(), only_parts=False, edges=plain)
+    return whole, Interaction(sam, ZoomSettings(), edges=plain)
+
+
 def test_parts_that_nothing_points_at_are_left_out_unless_they_are_wanted(
     sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
-    plain = EdgeSettings(is_on=False)
-    whole = Interaction(sam, ZoomSettings(), only_parts=False, edges=plain)
-    parts = Interaction(sam, ZoomSettings(), edges=plain)
+    whole, parts = whole_and_parts(sam)
     everything = whole.mask(whole.answer(encoder(sam, photo), SIZE, CLICKS[:1]))
     clicked = parts.mask(parts.answer(encoder(sam, photo), SIZE, CLICKS[:1]))
     assert not (clicked & ~everything).any()
@@ -85,9 +90,7 @@ def test_parts_that_nothing_points_at_are_left_out_unless_they_are_wanted(
 def test_masks_that_are_not_shown_lose_the_same_parts(
     sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
-    plain = EdgeSettings(is_on=False)
-    whole = Interaction(sam, ZoomSettings(), only_parts=False, edges=plain)
-    parts = Interaction(sam, ZoomSettings(), edges=plain)
+    whole, parts = whole_and_parts(sam)
     answer = parts.answer(encoder(sam, photo), SIZE, CLICKS[:1])
     n_smaller = 0
     for token in answer.candidate_tokens()[1:]:

@@ -118,7 +118,7 @@ def worst(settings: Settings, **options: Any) -> list[str]:
     return [str(f) for f in findings(settings, **options) if f.level is not Level.OK]
 
 
-def only(lines: list[str], *parts: str) -> None:
+def assert_only(lines: list[str], *parts: str) -> None:
     """Exactly one line, with all these parts."""
     assert len(lines) == 1, lines
     assert all(part in lines[0] for part in parts), lines[0]
@@ -182,37 +182,41 @@ def test_a_data_folder_that_cannot_be_made(settings: Settings, tmp_path: Path) -
 
 def test_strop_that_does_not_run_is_a_warning(settings: Settings) -> None:
     url = f"http://127.0.0.1:{settings.server.port}"
-    only(worst(changed(settings, server={"port": 9}), backend_url=url), "warn", "strop serve")
+    assert_only(
+        worst(changed(settings, server={"port": 9}), backend_url=url), "warn", "strop serve"
+    )
 
 
 def test_strop_that_wants_another_password(settings: Settings, strop: Site) -> None:
     strop.routes["/health"] = lambda _: Reply(401)
-    only(worst(settings), "FAIL", "wants another password")
+    assert_only(worst(settings), "FAIL", "wants another password")
 
 
 def test_an_open_door_is_a_warning(settings: Settings) -> None:
-    only(worst(changed(settings, server={"host": "0.0.0.0"})), "warn", "server.password")
+    assert_only(worst(changed(settings, server={"host": "0.0.0.0"})), "warn", "server.password")
 
 
 # -- Label Studio ------------------------------------------------------------------------------
 
 
 def test_without_a_label_studio_the_rest_is_not_checked(settings: Settings) -> None:
-    only(worst(changed(settings, label_studio={"url": None})), "warn", "label_studio.url")
+    assert_only(worst(changed(settings, label_studio={"url": None})), "warn", "label_studio.url")
 
 
 def test_a_label_studio_that_is_down(settings: Settings) -> None:
     down = changed(settings, label_studio={"url": "http://127.0.0.1:9"})
-    only(worst(down), "FAIL", "cannot be reached", "label_studio.url")
+    assert_only(worst(down), "FAIL", "cannot be reached", "label_studio.url")
 
 
 def test_no_token(settings: Settings) -> None:
-    only(worst(changed(settings, label_studio={"token": None})), "FAIL", "no token", "Account")
+    assert_only(
+        worst(changed(settings, label_studio={"token": None})), "FAIL", "no token", "Account"
+    )
 
 
 def test_a_token_of_a_kind_that_is_disabled(settings: Settings, studio: Studio) -> None:
     studio.accepts = ("personal",)
-    only(worst(settings), "FAIL", "legacy tokens are disabled")
+    assert_only(worst(settings), "FAIL", "legacy tokens are disabled")
 
 
 def test_a_personal_access_token_is_named(settings: Settings, tmp_path: Path) -> None:
@@ -230,7 +234,7 @@ def test_an_access_token_is_refused_with_a_reason(settings: Settings, tmp_path: 
 
 
 def test_a_host_list_that_cannot_be_read_is_reported(settings: Settings) -> None:
-    only(worst(changed(settings, images={"allowed_hosts": ("*",)})), "FAIL", "allowed_hosts")
+    assert_only(worst(changed(settings, images={"allowed_hosts": ("*",)})), "FAIL", "allowed_hosts")
 
 
 # -- the project ---------------------------------------------------------------------------------
@@ -238,7 +242,7 @@ def test_a_host_list_that_cannot_be_read_is_reported(settings: Settings) -> None
 
 def test_no_project_is_connected(settings: Settings, studio: Studio) -> None:
     studio.backends.clear()
-    only(worst(settings), "warn", "no project is connected", "--fix --project NUMBER")
+    assert_only(worst(settings), "warn", "no project is connected", "--fix --project NUMBER")
 
 
 def test_a_project_that_is_asked_for_and_not_connected(settings: Settings, studio: Studio) -> None:
@@ -251,23 +255,23 @@ def test_a_project_that_is_asked_for_and_not_connected(settings: Settings, studi
 
 
 def test_a_project_that_does_not_exist(settings: Settings) -> None:
-    only(worst(settings, project_id="8"), "FAIL", "404")
+    assert_only(worst(settings, project_id="8"), "FAIL", "404")
 
 
 def test_a_backend_that_label_studio_cannot_reach(settings: Settings, studio: Studio) -> None:
     studio.backends[0] |= {"state": "DI", "error_message": "Connection refused"}
-    only(worst(settings), "FAIL", "Connection refused", "ML_BLOCK_LOCAL_IP=false")
+    assert_only(worst(settings), "FAIL", "Connection refused", "ML_BLOCK_LOCAL_IP=false")
 
 
 def test_a_backend_that_gets_no_clicks(settings: Settings, studio: Studio) -> None:
     studio.backends[0]["is_interactive"] = False
-    only(worst(settings), "FAIL", "interactive preannotations are off")
+    assert_only(worst(settings), "FAIL", "interactive preannotations are off")
 
 
 def test_another_backend_that_gets_the_clicks(settings: Settings, studio: Studio) -> None:
     other = {"id": 2, "url": "http://other:8000", "is_interactive": True, "state": "CO"}
     studio.backends.insert(0, other)
-    only(worst(settings), "FAIL", "http://other:8000")
+    assert_only(worst(settings), "FAIL", "http://other:8000")
 
 
 def test_strop_known_by_another_name(settings: Settings, studio: Studio) -> None:
@@ -290,7 +294,7 @@ def test_a_webhook_that_does_not_do(
     settings: Settings, studio: Studio, changes: dict[str, Any], message: str
 ) -> None:
     studio.hooks[0] |= changes
-    only(worst(settings), "FAIL", message, "--fix")
+    assert_only(worst(settings), "FAIL", message, "--fix")
 
 
 def with_password(settings: Settings, tmp_path: Path) -> Settings:
@@ -299,7 +303,7 @@ def with_password(settings: Settings, tmp_path: Path) -> Settings:
 
 
 def test_a_webhook_without_the_password(settings: Settings, tmp_path: Path) -> None:
-    only(worst(with_password(settings, tmp_path)), "FAIL", "does not send Strop's password")
+    assert_only(worst(with_password(settings, tmp_path)), "FAIL", "does not send Strop's password")
 
 
 def test_fix_connects_and_registers(settings: Settings, studio: Studio, tmp_path: Path) -> None:
@@ -337,18 +341,18 @@ def test_a_labeling_config_without_a_tool_to_click_with(settings: Settings, stud
 
 def test_an_image_that_cannot_be_read(settings: Settings, studio: Studio) -> None:
     del studio.routes["/data/upload/7/a.png"]
-    only(worst(settings), "FAIL", "image of task 1 cannot be read", "no such file")
+    assert_only(worst(settings), "FAIL", "image of task 1 cannot be read", "no such file")
 
 
 def test_a_project_without_tasks(settings: Settings, studio: Studio) -> None:
     studio.tasks.clear()
-    only(worst(settings), "warn", "no tasks")
+    assert_only(worst(settings), "warn", "no tasks")
 
 
 def test_annotations_that_never_arrived(settings: Settings, studio: Studio) -> None:
     """Label Studio drops webhooks to private addresses without a word."""
     studio.project["total_annotations_number"] = 3
-    only(worst(settings), "warn", "none has arrived", "SSRF_PROTECTION_ENABLED=false")
+    assert_only(worst(settings), "warn", "none has arrived", "SSRF_PROTECTION_ENABLED=false")
     record = SubmissionRecord(event="created", annotation_id="1", project_id="7", task_id="1")
     with Journal(settings.journal_url) as journal:
         journal.append_submission(record)

@@ -18,7 +18,7 @@ from adaptation.errors import ModelError
 from adaptation.sam import PromptableSam
 from adaptation.types import Prompt, as_clicks
 from tests.training.fakes import disc
-from tests.training.tuning_kit import write_discs, write_model, write_preferences
+from tests.training.tuning_kit import write_world
 from training.calibration import LoneClicks, ask, calibrated, fit, last_layer, measured
 from training.cli import main
 
@@ -93,11 +93,7 @@ def test_what_scores_are_worth() -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("calibrate")
-    write_model(folder)
-    write_discs(folder / "sets" / "discs", 6, n_groups=6)
-    write_preferences(folder)
-    return folder
+    return write_world(tmp_path_factory.mktemp("calibrate"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from adaptation.bases import load_base, read_card
 from adaptation.catalog import load_model
 from adaptation.types import Prompt, as_clicks
-from tests.training.tuning_kit import write_discs, write_model, write_preferences
+from tests.training.tuning_kit import write_world
 from training.checkpoints import read_log
 from training.cli import main
 from training.config import ConfigError, load_config
@@ -26,11 +26,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "sft.yaml"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sft")
-    write_model(folder)
-    write_discs(folder / "sets" / "discs", 6, n_groups=6)
-    write_preferences(folder)
-    return folder
+    return write_world(tmp_path_factory.mktemp("sft"))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from training.preferences.files import (
     TableWriter,
 )
 
-__all__ = ["SIZE", "write_discs", "write_model", "write_preferences"]
+__all__ = ["SIZE", "write_discs", "write_model", "write_preferences", "write_world"]
 
 SIZE = (64, 64)
 Mask = NDArray[np.bool_]
@@ -40,6 +40,14 @@ def write_model(folder: Path) -> Path:
     path = folder / "tiny.safetensors"
     export_weights(sam.state_dict(), path, about)
     return path
+
+
+def write_world(folder: Path) -> Path:
+    """A model, a data set of six images in groups of their own, and preferences; the folder."""
+    write_model(folder)
+    write_discs(folder / "sets" / "discs", 6, n_groups=6)
+    write_preferences(folder)
+    return folder
 
 
 def write_image(album: Album, seed: int) -> str:
