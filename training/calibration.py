@@ -27,7 +27,8 @@ from tqdm import tqdm
 from adaptation.bases import read_card
 from adaptation.clicker import noisy_click
 from adaptation.errors import InputError, ModelError
-from adaptation.interaction import Answer, Encode
+from adaptation.interaction import Encode
+from adaptation.lessons import AskedPrompt
 from adaptation.losses import mask_iou
 from adaptation.parts import pointed_at
 from adaptation.sam import PromptableSam
@@ -42,7 +43,7 @@ from training.tuning_comparisons import best_is_scored_highest
 from training.tuning_config import TUNED, ObjectsConfig
 from training.tuning_items import Exercise, check_mask, usable
 from training.tuning_objects import find_exercises
-from training.tuning_replay import Replay, Replayer, Unusable, float_prompt, plane
+from training.tuning_replay import Replay, Replayer, Unusable, plane
 from training.tuning_report import Story, write_result, write_row
 
 STAGE = "calibrate"
@@ -218,16 +219,16 @@ class Clicks:
         """An object's lone clicks, and its mask on the grid of the logits."""
         config = self._config
 
-        def make(encode: Encode, size: Size) -> tuple[Sequence[Answer], Mapping[str, Tensor]]:
-            truth, interaction = item.mask(), self._replayer.interaction
+        def make(encode: Encode, size: Size) -> tuple[Sequence[AskedPrompt], Mapping[str, Tensor]]:
+            truth, view = item.mask(), View.full(size)
             check_mask(truth, size)
-            clicks = list(lone_clicks(item, truth, config))
-            answers = [interaction.answer(encode, size, (click,)) for click in clicks]
-            first = answers[0]
-            labels = plane(truth, View.full(size), first.input_size, self._replayer.sam)
+            framed = encode(view).input_size
+            labels = plane(truth, view, framed, self._replayer.sam)
             if not bool((labels == 1).any()):
                 raise Unusable("its mask vanishes at the model's resolution")
-            return answers, {"labels": labels}
+            prompts = (Prompt(clicks=(click,)) for click in lone_clicks(item, truth, config))
+            asked = [AskedPrompt(view=view, prompt=each, input_size=framed) for each in prompts]
+            return asked, {"labels": labels}
 
         key = f"lone clicks {item.key} {config.clicks} {config.seed}"
         return self._replayer.replay(key, item.image_key, item.read, make)
@@ -249,8 +250,8 @@ class Clicks:
         replay = self.replay(item)
         encode = self._replayer.encode(replay, item.read, item.name)
         for asked in replay.asked:
-            embedding, prompt = encode(asked.view), float_prompt(asked.prompt)
-            yield ask(self._replayer.sam, embedding, prompt, replay.planes["labels"])
+            embedding = encode(asked.view)
+            yield ask(self._replayer.sam, embedding, asked.prompt, replay.planes["labels"])
 
 
 def lone_clicks(item: Exercise, truth: Mask, config: CalibrationConfig) -> Iterator[Click]:
