@@ -7,8 +7,8 @@ only where it does not lose against the base decoder on objects of these session
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,6 +62,17 @@ def _mean(name: str, adapters: Sequence[Adapter], weights: Sequence[int], total:
     return (summed / total).to(torch.float16)
 
 
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """What a project's start was made of: objects learned, and the version of each session."""
+
+    n_objects: int
+    versions: Mapping[str, str]
+
+
+NEVER = _Merged(0, {})
+
+
 class Merger:
     """Makes starts for projects of what their sessions learned.
 
@@ -91,19 +102,32 @@ class Merger:
         self._interaction = interaction_of(sam, settings)
         self._recall, self._ledger, self._shelf = recall, ledger, shelf
         self._embed, self._pause, self._most = embed, pause, most
-        self._merged_at: dict[str, int] = {}
+        self._merged: dict[str, _Merged] = {}
+
+    def is_due(self, project_id: str, *, at_rest: bool) -> bool:
+        """Whether a project's sessions learned enough since its last start to make a new one.
+
+        Args:
+            project_id: The project.
+            at_rest: No session of it has anything left to think about: what they are now stays
+                for a while, so any change is enough.
+        """
+        if not self._most:
+            return False
+        before, now = self._merged.get(project_id, NEVER), self._state(project_id)
+        if at_rest:
+            return now.versions != before.versions
+        return now.n_objects - before.n_objects >= min(MERGE_AFTER, max(1, now.n_objects // 2))
 
     def merge(self, project_id: str) -> tuple[Adapter, Merged] | None:
-        """A new start, and how it fared beside the base decoder; None where nothing calls for one.
+        """A new start, and how it fared beside the base decoder; None without any session.
 
         Raises:
             StropError: An object that it is tried on cannot be read.
         """
-        if not self._most or not self._is_grown(project_id):
-            return None
+        self._merged[project_id] = self._state(project_id)
         tally = self._ledger.tallies[project_id]
-        last = [name for name, n_objects in tally.items() if n_objects > 0][-self._most :]
-        found = [(name, self._shelf.adapter(name)) for name in last]
+        found = [(name, self._shelf.adapter(name)) for name in self._last(project_id)]
         known = [(name, adapter) for name, adapter in found if adapter is not None]
         if not known:
             return None
@@ -124,14 +148,14 @@ class Merger:
             n_tried=len(objects),
         )
 
-    def _is_grown(self, project_id: str) -> bool:
-        """Whether enough was learned since a project's last start to make a new one."""
-        total = sum(self._ledger.tallies[project_id].values())
-        grown = total - self._merged_at.get(project_id, 0)
-        if grown < min(MERGE_AFTER, max(1, total // 2)):
-            return False
-        self._merged_at[project_id] = total
-        return True
+    def _last(self, project_id: str) -> list[str]:
+        """The sessions that would be merged now."""
+        tally = self._ledger.tallies[project_id]
+        return [name for name, n_objects in tally.items() if n_objects > 0][-self._most :]
+
+    def _state(self, project_id: str) -> _Merged:
+        versions = {name: self._ledger.versions[name][1] for name in self._last(project_id)}
+        return _Merged(sum(self._ledger.tallies[project_id].values()), versions)
 
     def _objects(self, project_id: str, names: Sequence[str]) -> list[Taught]:
         """Objects of some sessions, the newest ones."""

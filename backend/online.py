@@ -117,7 +117,7 @@ class OnlineLearning:
     def idle(self) -> bool:
         """Whether nothing is left to teach, and nobody thinks."""
         with self._quiet:
-            return self._n_due == 0 and not self._school.is_thinking()
+            return self._n_due == 0 and self._school.is_at_rest()
 
     def _run(self) -> None:
         torch.set_num_threads(self._n_threads)
@@ -126,7 +126,7 @@ class OnlineLearning:
         self._done()
         while not self._is_stopping.is_set():
             try:
-                lesson = self._lessons.get(block=not self._think())
+                lesson = self._lessons.get(block=not self._merge_or_think())
             except queue.Empty:
                 continue
             if lesson is not None:
@@ -154,11 +154,13 @@ class OnlineLearning:
         for link in links:
             self._guarded(what, lambda link=link: self._school.teach(submission, link))  # type: ignore[misc]
 
-    def _think(self) -> bool:
-        """One stretch of thinking in the session used last; False when none can gain anything."""
+    def _merge_or_think(self) -> bool:
+        """Make a start that is due, or think a stretch; False when nothing is left to gain."""
         if self._is_stopping.is_set():
             return False
         self._wait_for_quiet()
+        if self._guarded("make a new start of what sessions learned", self._school.merge):
+            return True
         return self._guarded("think", lambda: self._school.think(self._is_wanted_elsewhere))
 
     def _guarded(self, what: str, work: Callable[[], object]) -> bool:

@@ -115,9 +115,11 @@ class School:
         self._shelf = Shelf(
             sam, options.folder, max_sessions=options.max_sessions, ttl_s=options.ttl_s
         )
+        most = 0 if options.scope == "project" else options.merge
         self._merger = Merger(
-            sam, settings, self._recall, self._ledger, self._shelf, embed, pause, options.merge
+            sam, settings, self._recall, self._ledger, self._shelf, embed, pause, most
         )
+        self._to_merge: list[str] = []
         self._first_seq = journal.append_event("learning_began").seq
 
     # Answers -----------------------------------------------------------------------------------
@@ -153,6 +155,7 @@ class School:
             report = awake.taught.teach(taught, asked, self._pause)
             self._write(awake, _learned(awake.name, finished, link, report))
         awake.may_think = True
+        self._note_due(awake.project_id, at_rest=False)
         _log(awake.name, report)
 
     def think(self, should_stop: Callable[[], bool]) -> bool:
@@ -165,17 +168,15 @@ class School:
             thought = awake.taught.think(should_stop, self._pause)
             if thought.n_begun:
                 self._write(awake, _thought(awake, thought))
-        if thought.n_steps or should_stop():
-            return True
-        try:
-            self._merge(awake.project_id)
-        finally:
+        if not thought.n_steps and not should_stop():
             awake.may_think = False
+            self._note_due(awake.project_id, at_rest=True)
         return True
 
-    def is_thinking(self) -> bool:
-        """Whether a session may still gain something; any thread may ask."""
-        return any(awake.may_think for awake in tuple(self._awake.values()))
+    def is_at_rest(self) -> bool:
+        """Whether no session may gain anything, and no start is due; any thread may ask."""
+        awake = tuple(self._awake.values())
+        return not self._to_merge and not any(session.may_think for session in awake)
 
     def forget(self, annotation_id: str) -> None:
         """Un-learn an annotation in every session that knows it."""
@@ -303,10 +304,25 @@ class School:
 
     # Starts ------------------------------------------------------------------------------------
 
+    def _note_due(self, project_id: str, *, at_rest: bool) -> None:
+        if self._merger.is_due(project_id, at_rest=at_rest) and project_id not in self._to_merge:
+            self._to_merge.append(project_id)
+
+    def merge(self) -> bool:
+        """Make a new start for a project's next sessions of those taught last; False: none is due.
+
+        It is made between two lessons, before any thinking: on a busy day that is never over.
+        """
+        if not self._to_merge:
+            return False
+        project_id = self._to_merge[0]
+        try:
+            self._merge(project_id)
+        finally:
+            self._to_merge.pop(0)
+        return True
+
     def _merge(self, project_id: str) -> None:
-        """Make a new start for a project's next sessions of those that finished last."""
-        if self._options.scope == "project":
-            return
         found = self._merger.merge(project_id)
         if found is None:
             return

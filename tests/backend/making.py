@@ -19,9 +19,9 @@ N_BYTES = 2 * 4 * SIDE * SIDE + 6 * 8 * 3
 """Bytes of one of these embeddings in half precision."""
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to bring about."""
-    end = time.monotonic() + 10
+def until(condition: Callable[[], bool], limit_s: float = 60) -> None:
+    """Wait for what another thread is about to bring about, on a busy machine too."""
+    end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.001)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from adaptation.bases import Registry, save_base
 from adaptation.sam import PromptableSam
 from backend.bases import BaseWatcher
 from backend.service import SegmentationService
+from tests.backend.making import until
 from tests.backend.payloads import CONFIG, Payload, keypoint
 from tests.backend.service_kit import (
     HEIGHT,
@@ -37,14 +36,6 @@ from tests.backend.test_online import FAST, disk, painted
 
 IMAGES = [data_uri(pixels_of(seed)) for seed in range(2)]
 POLL_S = 0.02
-
-
-def until(condition: Callable[[], bool], limit_s: float = 60) -> None:
-    """Wait for what other threads are about to bring about, on a busy machine too."""
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.005)
 
 
 def other_base(registry: Path, name: str, seed: int = 1) -> str:

@@ -17,11 +17,14 @@ from tests.backend.learning_kit import (
     FAST,
     draw,
     events_of,
+    handed_over,
+    learning_of,
     learning_service,
     rest,
     version_now,
 )
-from tests.backend.service_kit import WatchedSam, settings_for
+from tests.backend.making import until
+from tests.backend.service_kit import HEIGHT, WIDTH, WatchedSam, settings_for
 
 RUINOUS = {
     **FAST,
@@ -91,12 +94,33 @@ def test_sessions_of_one_object_gather_evidence_together(tmp_path: Path) -> None
             draw(service, image)
             rest(service)
     merged = [e.payload for e in events_of(tmp_path, "sessions_merged")]
-    assert [len(event["sessions"]) for event in merged] == [1, 2, 3]
+    assert sorted({len(event["sessions"]) for event in merged}) == [1, 2, 3]
     start = load_adapter(
         settings_for(tmp_path).data_dir / "sessions" / "start-1.safetensors", WatchedSam()
     )
     assert start.inherited.stages[0].count == 2.0, "the first object judged nothing"
     assert start.evidence == NONE and start.shares == tuple(merged[-1]["shares"])
+
+
+def test_a_start_does_not_wait_until_thinking_is_over(tmp_path: Path) -> None:
+    restless = {**FAST, "think_patience": 10_000}
+    with learning_service(tmp_path, restless, learning__scope="task") as service:
+        draw(service, 0)
+        handed_over(service)
+        until(lambda: version_now(service, tmp_path, task=99) != "base")
+        assert not learning_of(service).idle(), "the session still thinks"
+
+
+def test_what_is_at_rest_unchanged_is_not_merged_again(tmp_path: Path) -> None:
+    with learning_service(tmp_path, learning__scope="task") as service:
+        draw(service, 0)
+        rest(service)
+        n_merged = len(events_of(tmp_path, "sessions_merged"))
+        draw(service, 1, mask=np.zeros((HEIGHT, WIDTH), bool))
+        rest(service)
+    *_, last = events_of(tmp_path, "learned")
+    assert last.payload["skipped"] and n_merged <= 2
+    assert len(events_of(tmp_path, "sessions_merged")) == n_merged
 
 
 def test_a_mean_inherits_what_each_object_said_once() -> None:
@@ -111,7 +135,7 @@ def test_a_mean_that_loses_against_the_base_is_not_used(tmp_path: Path) -> None:
         draw(service, 0, as_shown=True)
         rest(service)
         assert version_now(service, tmp_path, label="Other") == "base"
-    (event,) = events_of(tmp_path, "sessions_merged")
+    *_, event = events_of(tmp_path, "sessions_merged")
     assert not event.payload["is_used"]
     assert event.payload["merged_iou"] < event.payload["frozen_iou"]
 
