@@ -24,11 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -49,6 +45,7 @@ from adaptation.types import Click, Embedding
 from adaptation.zoom import ZoomSettings
 from backend.rle import encode_brush
 from benchmarks.click_server import Case, Server, clicks_of, request_of, serving, write_pictures
+from benchmarks.environment import environment, load
 
 RESULTS = Path(__file__).parent / "results" / "click_latency.json"
 
@@ -227,23 +224,6 @@ def print_table(results: Sequence[dict[str, Any]]) -> None:
     print("goal = 1.5 x bare decode + mask encoding; at most 1.00 meets it")
 
 
-def environment(sam: PromptableSam) -> dict[str, Any]:
-    """What the numbers depend on."""
-    git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "command": " ".join(["python -m benchmarks.click_latency", *sys.argv[1:]]),
-        "commit": commit,
-        "model": sam.model_id,
-        "encoder": sam.encoder_id,
-        "decoder": sam.decoder_id,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "load": [round(value, 2) for value in os.getloadavg()],
-    }
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--model", default="compact")
@@ -260,7 +240,7 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(1)
     sam = load_model(args.model, Path(".strop/models"), show_progress=True)
-    before = environment(sam)
+    before = environment("python -m benchmarks.click_latency", sam)
     results = []
     for size in args.sizes:
         width, height = map(int, size.split("x"))
@@ -269,7 +249,7 @@ def main() -> None:
             results.append({**result, "ratios": ratios(result)})
             print_table(results[-1:])
     print_table(results)
-    report = {**before, "load_after": environment(sam)["load"], "results": results}
+    report = {**before, "load_after": load(), "results": results}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=2) + "\n")
     print(f"median of all ratios to the goal: {_median(results):.2f}; written to {args.out}")

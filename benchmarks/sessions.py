@@ -17,10 +17,7 @@ import base64
 import io
 import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -42,6 +39,7 @@ from backend.rle import encode_brush
 from backend.service import SegmentationService
 from backend.settings import load_settings
 from backend.wiring import build_service
+from benchmarks.environment import environment
 
 RESULTS = Path(__file__).parent / "results" / "sessions.json"
 WIDTH, HEIGHT, N_CLICKS = 600, 400, 4
@@ -275,22 +273,6 @@ def compared(off: Side, on: Side) -> dict[str, Any]:
     return {"off": frozen, "on": learning, "on / off": ratios}
 
 
-def environment(sam: PromptableSam) -> dict[str, Any]:
-    """What the numbers depend on."""
-    git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "command": " ".join(["python -m benchmarks.sessions", *sys.argv[1:]]),
-        "commit": commit,
-        "model": sam.model_id,
-        "decoder": sam.decoder_id,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "load": [round(value, 2) for value in os.getloadavg()],
-    }
-
-
 def print_row(name: str, found: dict[str, Any]) -> None:
     off, on, ratio = found["off"], found["on"], found["on / off"]
     print(
@@ -320,7 +302,11 @@ def main() -> None:
     }
     for name, found in cases.items():
         print_row(name, found)
-    report = {**environment(sam), "memory": memory, "clicks": cases}
+    report = {
+        **environment("python -m benchmarks.sessions", sam),
+        "memory": memory,
+        "clicks": cases,
+    }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=2) + "\n")
     print(f"written to {args.out}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from adaptation.errors import InputError
 from training.gate import GateResult
+from training.provenance import rounded
 
 REPORT = "report.json"
 
@@ -30,8 +31,8 @@ def report_to_json(result: GateResult, origin: Mapping[str, Any]) -> dict[str, A
         "pooled": dataclasses.asdict(result.pooled),
         "sets": [dataclasses.asdict(found) for found in result.sets],
     }
-    rounded: dict[str, Any] = _rounded(content)
-    return rounded
+    found: dict[str, Any] = rounded(content)
+    return found
 
 
 def write_report(content: Mapping[str, Any], folder: Path) -> Path:
@@ -65,7 +66,7 @@ def read_report(path: Path, identity: Mapping[str, Any], max_age_h: float) -> di
         raise InputError(f"There is no report {file.name} in {file.parent.name}.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file.name} is no report of strop-train gate.") from error
-    now = json.loads(json.dumps(_rounded(dict(identity))))
+    now = json.loads(json.dumps(rounded(dict(identity))))
     changed = sorted(k for k in asked.keys() | now.keys() if asked.get(k) != now.get(k))
     if changed:
         raise InputError(
@@ -150,13 +151,3 @@ def _verdict(content: Mapping[str, Any]) -> Iterator[str]:
     yield "NOT PASSED:"
     for reason in content["reasons"]:
         yield f"  - {reason}"
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, Mapping):
-        return {str(key): _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return value

@@ -11,6 +11,7 @@ from typing import Any
 
 from training.harness import Mode
 from training.metrics import Metric
+from training.provenance import rounded
 from training.statistics import Interval
 from training.summary import Change, Estimate, Pace, ResultTable, Row, pace_of, rows_of
 
@@ -86,23 +87,13 @@ def report_to_json(report: Report) -> dict[str, Any]:
 
 def write_json(report: Report, path: Path) -> None:
     """Write the report as JSON, numbers rounded to six digits."""
-    content = _rounded(report_to_json(report))
+    content = rounded(report_to_json(report))
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _row_to_json(row: Row) -> dict[str, Any]:
     parts = {"frozen": row.frozen, "adapted": row.adapted, "change": row.change}
     return {name: dataclasses.asdict(part) for name, part in parts.items() if part is not None}
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, Mapping):
-        return {str(key): _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return value
 
 
 # Table ----------------------------------------------------------------------------------------

@@ -1,0 +1,32 @@
+"""What timed results depend on beside the code: the model, the cores, and what else was running."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from adaptation.provenance import provenance
+from adaptation.sam import PromptableSam
+
+
+def environment(program: str, sam: PromptableSam) -> dict[str, Any]:
+    """Origin of a benchmark's figures, for its result file.
+
+    Args:
+        program: How it is called, as in "python -m benchmarks.sessions".
+        sam: The model that was timed.
+    """
+    return {
+        **provenance(" ".join([program, *sys.argv[1:]])),
+        "model": sam.model_id,
+        "encoder": sam.encoder_id,
+        "decoder": sam.decoder_id,
+        "cores": os.cpu_count(),
+        "load": load(),
+    }
+
+
+def load() -> list[float]:
+    """Processes that were ready to run over the last 1, 5 and 15 minutes."""
+    return [round(value, 2) for value in os.getloadavg()]
