@@ -10,6 +10,8 @@ INSTALLED := $(VENV)/.installed
 LABEL_STUDIO_VENV := .venv-label-studio
 LABEL_STUDIO_INSTALLED := $(LABEL_STUDIO_VENV)/.installed
 BROWSER_DRIVER := tests/e2e/node_modules/.installed
+# A process of tests takes up to 1.5 GB; more than four gain little.
+IN_PARALLEL := -n auto --maxprocesses 4
 
 PIP_INSTALL := python -m pip install --quiet --disable-pip-version-check
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
@@ -46,8 +48,8 @@ bench: $(INSTALLED)  ## Time clicks through HTTP beside the bare decoder
 install: $(INSTALLED)  ## Make .venv from the lock file, with hashes
 
 .PHONY: test
-test: $(INSTALLED)  ## The default tests: CPU, offline, a minute or two (ARGS="-k name")
-	$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED)  ## The default tests: CPU, offline, minutes (ARGS="-k name")
+	$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(INSTALLED)  ## The slow tests
@@ -63,7 +65,7 @@ test-e2e: $(INSTALLED) $(LABEL_STUDIO_INSTALLED) $(BROWSER_DRIVER)  ## A browser
 
 .PHONY: coverage
 coverage: $(INSTALLED)  ## The default tests with branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
+	$(BIN)/python -m pytest $(IN_PARALLEL) --cov --cov-report=term --cov-report=html $(ARGS)
 
 .PHONY: check
 check: $(INSTALLED)  ## Lint, format, types and import contracts
