@@ -98,6 +98,7 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     "sft, calibrated": Variant(stage="calibrate", base="sft"),
     "sft+dpo, calibrated": Variant(stage="calibrate", base="sft+dpo", control="sft, calibrated"),
+    "sft+ipo, calibrated": Variant(stage="calibrate", base="sft+ipo", control="sft, calibrated"),
     "third: sft": Variant(stage="sft", base="base", source="painted"),
     "third: sft+choices": Variant(
         stage="dpo",
