@@ -66,6 +66,10 @@ class ObjectReport:
     version: str
 
 
+LEAST_PROGRESS = 1e-3
+"""Fall of the loss on kept-out objects below which a stretch of thinking counts as none."""
+
+
 @dataclass(slots=True, eq=False)
 class _Remembered:
     lessons: tuple[Lesson, ...]
@@ -99,7 +103,7 @@ class OnlineLearner:
         self._rng = np.random.default_rng(seed)
         self._names = trainable_names(sam.decoder_parameters(), settings.subset)
         self._n_finished = 0
-        self._best_kept_out = float("inf")
+        self._best_kept_out: float | None = None
         self._stale = 0
 
     # What the service and the harness call ---------------------------------------------------
@@ -161,6 +165,9 @@ class OnlineLearner:
     ) -> int:
         """Use the annotator's thinking time: replay with fresh clicks while it still helps.
 
+        A stretch after which the objects kept out of it are answered no better is undone; without
+        any there is nothing to judge it by, and no thinking.
+
         Args:
             should_stop: Asked before every step; True when a click waits.
             pause: As for :meth:`observe_mask`.
@@ -168,17 +175,18 @@ class OnlineLearner:
         Returns:
             Steps made; 0 when there is nothing to learn or nothing more to gain.
         """
-        if self._stale >= self.settings.think_patience:
-            return 0
         pool = [m for m in self._memory if not m.is_kept_out]
-        if not pool:
+        can_be_judged = len(pool) < len(self._memory)
+        if not pool or not can_be_judged or self._stale >= self.settings.think_patience:
             return 0
-        share = self.settings.simulated_share
+        before, share = self.adapter, self.settings.simulated_share
+        if self._best_kept_out is None:
+            self._best_kept_out = self._kept_out_loss(pause)
         n_steps = self._run_steps(
             self.settings.think_steps, lambda: self._draw(pool, share), should_stop, pause
         )
         if n_steps:
-            self._note_progress()
+            self._keep_if_better(before, pause)
         return n_steps
 
     # One object --------------------------------------------------------------------------------
@@ -268,7 +276,7 @@ class OnlineLearner:
             self.adapter, n_steps = before, 0
         else:
             self._memory.append(_Remembered(lessons, kept_out))
-            self._best_kept_out, self._stale = float("inf"), 0
+            self._best_kept_out, self._stale = None, 0
         return n_steps
 
     def _probes(self) -> list[Lesson]:
@@ -373,21 +381,25 @@ class OnlineLearner:
 
     # Thinking ----------------------------------------------------------------------------------
 
-    def _note_progress(self) -> None:
-        """Stop thinking once the loss on kept-out objects has stopped falling."""
+    def _keep_if_better(self, before: Adapter, pause: Callable[[], object]) -> None:
+        """Undo a stretch after which objects kept out of it are answered no better."""
+        loss, best = self._kept_out_loss(pause), self._best_kept_out
+        assert best is not None
+        if loss >= best:
+            self.adapter = before
+        self._stale = 0 if loss < best - LEAST_PROGRESS else self._stale + 1
+        self._best_kept_out = min(loss, best)
+
+    def _kept_out_loss(self, pause: Callable[[], object]) -> float:
+        """Mean loss of the answers to the first prompts of objects kept out of thinking."""
         kept_out = [m.lessons[0] for m in self._memory if m.is_kept_out]
-        if not kept_out:
-            self._stale += 1
-            return
-        with torch.no_grad():
-            prediction = self.sam.decode(
-                [k.embedding() for k in kept_out],
-                [asked(k) for k in kept_out],
-                weights=self.adapter.weights(self.sam),
-            )
-        loss = float(lesson_loss(prediction, kept_out, 0.0))
-        self._stale = 0 if loss < self._best_kept_out - 1e-3 else self._stale + 1
-        self._best_kept_out = min(loss, self._best_kept_out)
+        weights, found = self.adapter.weights(self.sam), []
+        for lesson in kept_out:
+            pause()
+            with torch.no_grad():
+                answer, taught = self._answer(lesson, lesson.embedding(), asked(lesson), weights)
+                found.append(float(lesson_loss(answer, [taught], 0.0)))
+        return float(np.mean(found))
 
 
 def has_fast_bfloat16() -> bool:

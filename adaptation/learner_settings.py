@@ -29,7 +29,8 @@ class LearnerSettings:
         iou_weight: Weight of the predicted-IoU error.
         think_steps: Most steps in one stretch of thinking time.
         think_patience: Stretches without progress on kept-out objects before thinking stops.
-        keep_out: Every n-th object is kept out of replay, to tell when to stop.
+        keep_out: Every n-th object is kept out of replay, to undo stretches that gain nothing and
+            to tell when to stop.
         clip: Largest gradient norm.
         half: Steps run in bfloat16 where the processor has it.
         correction: How clicks that a mask contradicts are corrected (the fast weights).

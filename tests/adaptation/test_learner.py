@@ -31,6 +31,8 @@ SIZE = (64, 64)
 SETTINGS = LearnerSettings(
     steps=4, think_steps=3, learning_rate=2e-3, half=False, guard=GuardSettings(least_overlap=0.0)
 )
+THOUGHTFUL = replace(SETTINGS, keep_out=2)
+"""Keeps every second object out of thinking, to judge it by."""
 
 
 @pytest.fixture(scope="module")
@@ -151,22 +153,47 @@ def test_a_session_that_loses_turns_back(compact: PromptableSam) -> None:
 
 
 def test_a_waiting_click_stops_thinking_at_once(compact: PromptableSam) -> None:
-    learner = OnlineLearner(compact, SETTINGS)
-    scene = Scene(0, compact)
-    scene.finish(learner)
+    learner = OnlineLearner(compact, THOUGHTFUL)
+    run(learner, compact, range(2))
     version = learner.adapter.version
     assert learner.think(should_stop=lambda: True) == 0
     assert learner.adapter.version == version
 
 
 def test_thinking_ends_when_nothing_is_gained(compact: PromptableSam) -> None:
-    learner = OnlineLearner(compact, SETTINGS)
+    learner = OnlineLearner(compact, THOUGHTFUL)
     run(learner, compact, range(2))
     stretches = 0
     while learner.think() and stretches < 200:
         stretches += 1
     assert stretches < 200
     assert learner.think() == 0
+
+
+def test_there_is_no_thinking_without_an_object_to_judge_it_by(compact: PromptableSam) -> None:
+    learner = OnlineLearner(compact, replace(SETTINGS, keep_out=3))
+    run(learner, compact, range(2))
+    assert learner.think() == 0
+    run(learner, compact, range(2, 3))
+    assert learner.think() > 0
+
+
+def test_thinking_that_harms_kept_out_objects_is_undone(compact: PromptableSam) -> None:
+    learner = OnlineLearner(compact, THOUGHTFUL)
+    run(learner, compact, range(2))
+    version = learner.adapter.version
+    learner.settings = replace(THOUGHTFUL, learning_rate=0.3)
+    assert learner.think() == THOUGHTFUL.think_steps
+    assert learner.adapter.version == version
+
+
+def test_thinking_that_helps_kept_out_objects_is_kept(compact: PromptableSam) -> None:
+    learner = OnlineLearner(compact, THOUGHTFUL)
+    run(learner, compact, range(2))
+    version = learner.adapter.version
+    while learner.think():
+        pass
+    assert learner.adapter.version != version
 
 
 def test_an_exploding_rate_never_leaves_weights_that_are_not_finite(

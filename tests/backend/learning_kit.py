@@ -34,6 +34,7 @@ FAST: dict[str, Any] = {
     "steps": 2,
     "think_steps": 2,
     "think_patience": 1,
+    "keep_out": 2,
     "half": False,
     "guard": {"least_overlap": 0.0, "agreement": 0.0},
 }

@@ -88,8 +88,8 @@ def test_a_task_s_session_starts_from_those_of_other_tasks(tmp_path: Path) -> No
 
 
 def test_sessions_of_one_object_gather_evidence_together(tmp_path: Path) -> None:
-    trust = {"least": 1.5}
-    with learning_service(tmp_path, {**FAST, "trust": trust}, learning__scope="task") as service:
+    eager = {**FAST, "steps": 8, "learning_rate": 2e-3, "trust": {"least": 1.5}}
+    with learning_service(tmp_path, eager, learning__scope="task") as service:
         for image in range(3):
             draw(service, image)
             rest(service)
@@ -104,10 +104,12 @@ def test_sessions_of_one_object_gather_evidence_together(tmp_path: Path) -> None
 
 def test_a_start_does_not_wait_until_thinking_is_over(tmp_path: Path) -> None:
     restless = {**FAST, "think_patience": 10_000}
-    with learning_service(tmp_path, restless, learning__scope="task") as service:
+    with learning_service(tmp_path, restless, learning__scope="label") as service:
         draw(service, 0)
+        draw(service, 1)
         handed_over(service)
-        until(lambda: version_now(service, tmp_path, task=99) != "base")
+        until(lambda: version_now(service, tmp_path, label="Other") != "base")
+        until(lambda: bool(events_of(tmp_path, "thought")))
         assert not learning_of(service).idle(), "the session still thinks"
 
 
