@@ -7,6 +7,7 @@ back to the last adapter that won.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from adaptation.adapter import Adapter
 from adaptation.errors import SettingsError
 from adaptation.types import Click
+
+LEAST_PROGRESS = 1e-3
+"""Fall of the loss on kept-out objects below which a stretch of thinking counts as none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,3 +124,28 @@ class Guard:
     def mean_gain(self) -> float:
         """Mean IoU won over the frozen decoder in the window; 0 before the first object."""
         return float(np.mean(self.gains)) if self.gains else 0.0
+
+
+class Progress:
+    """Whether thinking still helps, by the loss on objects that are kept out of it.
+
+    Args:
+        patience: Stretches without progress before thinking is over.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience, self._stale = patience, 0
+        self.best: float | None = None
+        """The least loss so far; None before the first was measured."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether enough stretches came to nothing."""
+        return self._stale >= self._patience
+
+    def made(self, loss: float) -> bool:
+        """Take a stretch into account; False where the loss after it is no lower than the best."""
+        best = math.inf if self.best is None else self.best
+        self._stale = 0 if loss < best - LEAST_PROGRESS else self._stale + 1
+        self.best = min(loss, best)
+        return loss < best

@@ -25,7 +25,7 @@ from adaptation import losses
 from adaptation.adapter import Adapter, adapter_of, trainable_names
 from adaptation.correction import ClickCorrection
 from adaptation.evidence import SHARES
-from adaptation.guard import Guard, reason_against
+from adaptation.guard import Guard, Progress, reason_against
 from adaptation.learner_settings import LearnerSettings
 from adaptation.lessons import (
     Asked,
@@ -36,6 +36,7 @@ from adaptation.lessons import (
     simulated_prompt,
     window_around,
 )
+from adaptation.precision import has_fast_bfloat16
 from adaptation.sam import PromptableSam
 from adaptation.trainable import Trainable
 from adaptation.trust import Trust
@@ -64,10 +65,6 @@ class ObjectReport:
     skipped: str | None
     turned_back: bool
     version: str
-
-
-LEAST_PROGRESS = 1e-3
-"""Fall of the loss on kept-out objects below which a stretch of thinking counts as none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,8 +100,7 @@ class OnlineLearner:
         self._rng = np.random.default_rng(seed)
         self._names = trainable_names(sam.decoder_parameters(), settings.subset)
         self._n_finished = 0
-        self._best_kept_out: float | None = None
-        self._stale = 0
+        self._progress = Progress(settings.think_patience)
 
     # What the service and the harness call ---------------------------------------------------
 
@@ -177,16 +173,18 @@ class OnlineLearner:
         """
         pool = [m for m in self._memory if not m.is_kept_out]
         can_be_judged = len(pool) < len(self._memory)
-        if not pool or not can_be_judged or self._stale >= self.settings.think_patience:
+        if not pool or not can_be_judged or self._progress.is_over:
             return 0
-        before, share = self.adapter, self.settings.simulated_share
-        if self._best_kept_out is None:
-            self._best_kept_out = self._kept_out_loss(pause)
-        n_steps = self._run_steps(
-            self.settings.think_steps, lambda: self._draw(pool, share), should_stop, pause
-        )
-        if n_steps:
-            self._keep_if_better(before, pause)
+        before = self.adapter
+
+        def draw() -> list[tuple[Lesson, bool]]:
+            if self._progress.best is None:  # nothing was taken a step from here yet
+                self._progress.best = self._kept_out_loss(pause)
+            return self._draw(pool, self.settings.simulated_share)
+
+        n_steps = self._run_steps(self.settings.think_steps, draw, should_stop, pause)
+        if n_steps and not self._progress.made(self._kept_out_loss(pause)):
+            self.adapter = before
         return n_steps
 
     # One object --------------------------------------------------------------------------------
@@ -276,7 +274,7 @@ class OnlineLearner:
             self.adapter, n_steps = before, 0
         else:
             self._memory.append(_Remembered(lessons, kept_out))
-            self._best_kept_out, self._stale = None, 0
+            self._progress = Progress(self.settings.think_patience)
         return n_steps
 
     def _probes(self) -> list[Lesson]:
@@ -381,15 +379,6 @@ class OnlineLearner:
 
     # Thinking ----------------------------------------------------------------------------------
 
-    def _keep_if_better(self, before: Adapter, pause: Callable[[], object]) -> None:
-        """Undo a stretch after which objects kept out of it are answered no better."""
-        loss, best = self._kept_out_loss(pause), self._best_kept_out
-        assert best is not None
-        if loss >= best:
-            self.adapter = before
-        self._stale = 0 if loss < best - LEAST_PROGRESS else self._stale + 1
-        self._best_kept_out = min(loss, best)
-
     def _kept_out_loss(self, pause: Callable[[], object]) -> float:
         """Mean loss of the answers to the first prompts of objects kept out of thinking."""
         kept_out = [m.lessons[0] for m in self._memory if m.is_kept_out]
@@ -400,9 +389,3 @@ class OnlineLearner:
                 answer, taught = self._answer(lesson, lesson.embedding(), asked(lesson), weights)
                 found.append(float(lesson_loss(answer, [taught], 0.0)))
         return float(np.mean(found))
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 natively; elsewhere it is slower than float32."""
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return probe is not None and bool(probe())

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaptation.compact import STRIDE, Window
-from adaptation.learner import has_fast_bfloat16
 from adaptation.losses import click_loss, dice_loss, focal_loss, iou_loss, mask_iou
+from adaptation.precision import has_fast_bfloat16
 from adaptation.prompt_maps import LOGIT_STRIDE
 from training.clicks import (
     PixelClick,

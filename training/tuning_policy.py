@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adaptation.adapter import trainable_names
 from adaptation.compact import Window
-from adaptation.learner import has_fast_bfloat16
+from adaptation.precision import has_fast_bfloat16
 from adaptation.sam import PromptableSam
 from adaptation.types import Embedding, MaskPrediction, Prompt
 
