@@ -170,7 +170,7 @@ class School:
                 self._write(awake, _thought(awake, thought))
         if not thought.n_steps and not should_stop():
             awake.may_think = False
-            self._note_due(awake.project_id, at_rest=True)
+            self._note_due(awake.project_id, at_rest=self._is_at_rest(awake.project_id))
         return True
 
     def is_at_rest(self) -> bool:
@@ -307,6 +307,10 @@ class School:
     def _note_due(self, project_id: str, *, at_rest: bool) -> None:
         if self._merger.is_due(project_id, at_rest=at_rest) and project_id not in self._to_merge:
             self._to_merge.append(project_id)
+
+    def _is_at_rest(self, project_id: str) -> bool:
+        awake = self._awake.values()
+        return not any(session.may_think for session in awake if session.project_id == project_id)
 
     def merge(self) -> bool:
         """Make a new start for a project's next sessions of those taught last; False: none is due.
