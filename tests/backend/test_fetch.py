@@ -111,14 +111,22 @@ def test_every_mistake_in_the_lists_is_reported_at_once() -> None:
     ],
 )
 def test_private_addresses_are_refused_in_all_their_spellings(address: str) -> None:
-    with pytest.raises(ImageError, match="private address") as caught:
-        HostRules().check_address("images.test", ipaddress.ip_address(address))
-    assert address not in str(caught.value)
+    told = refusal(HostRules(), address)
+    assert told is not None and "private address" in told and address not in told
+
+
+def refusal(rules: HostRules, address: str) -> str | None:
+    """What is said of an address that may not be read; None of one that may."""
+    try:
+        rules.check_address("images.test", ipaddress.ip_address(address))
+    except ImageError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"])
 def test_public_addresses_are_read(address: str) -> None:
-    HostRules().check_address("images.test", ipaddress.ip_address(address))
+    assert refusal(HostRules(), address) is None
 
 
 def test_networks_of_the_settings_open_private_addresses() -> None:

@@ -257,13 +257,22 @@ class TestGroups:
         assert clicked(keypoint(), config=config, tasks=tasks).image_ref == "f.jpg"
 
 
+def size_refusal(found: Clicked, size: tuple[int, int]) -> str | None:
+    """What is said of an image of another size than was clicked on; None where it fits."""
+    try:
+        check_image_size(found, size)
+    except ProtocolError as error:
+        return str(error)
+    return None
+
+
 class TestImageSize:
     def test_the_size_clicked_on_is_the_size_loaded(self) -> None:
-        check_image_size(clicked(keypoint()), (400, 600))
+        assert size_refusal(clicked(keypoint()), (400, 600)) is None
 
     def test_another_image_is_refused(self) -> None:
-        with pytest.raises(ProtocolError, match="at 600x400 pixels and is 1024x768 when loaded"):
-            check_image_size(clicked(keypoint()), (768, 1024))
+        told = size_refusal(clicked(keypoint()), (768, 1024))
+        assert told is not None and "at 600x400 pixels and is 1024x768 when loaded" in told
 
     def test_swapped_sides_are_blamed_on_exif(self) -> None:
         with pytest.raises(ProtocolError, match="EXIF"):
@@ -272,7 +281,7 @@ class TestImageSize:
     def test_a_square_image_is_not_swapped(self) -> None:
         found = parse_predict(recorded("predict_one_click")).clicked
         assert found is not None
-        check_image_size(found, (512, 512))
+        assert size_refusal(found, (512, 512)) is None
 
     def test_an_image_turned_in_the_viewer_is_refused(self) -> None:
         with pytest.raises(ProtocolError, match="turned in the viewer"):
