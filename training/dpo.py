@@ -136,6 +136,8 @@ class DpoRecipe:
         self.n_train, self.n_val = len(self._train), len(self._val)
         self._items = [*self._train, *self._val]
         self._n_masks = max(len(item.candidates) for item in self._items)
+        # Asked as the policy will be: in another precision the losses would not start at it.
+        self._base = Policy(self._sam, config.subset, mixed_precision=config.mixed_precision)
         self._reference = self._measure_reference(rank)
 
     # The reference
@@ -143,7 +145,7 @@ class DpoRecipe:
     def _measure_reference(self, rank: Rank) -> Reference:
         config = self._config
         pixels = f"{config.over} {config.region_weight} {config.zoom}"
-        key = f"{self._sam.decoder_id} {pixels} {self.data()['digest']}"
+        key = f"{self._sam.decoder_id} {self._base.dtype} {pixels} {self.data()['digest']}"
         return reference_of(
             config.cache / "references", key, len(self._items), rank, self._ask_reference
         )
@@ -154,7 +156,7 @@ class DpoRecipe:
         size = self._config.micro_batch
         for start in range(0, len(rows), size):
             batch = self._desk.batch([self._items[row] for row in rows[start : start + size]])
-            found = self._sam.decode(batch.embeddings, batch.prompts)
+            found = self._base.decode(batch.embeddings, batch.prompts)
             token = found.shown_token()
             room = (0, self._n_masks - batch.masks.shape[1])
             logps = self._logps(found, token, batch)

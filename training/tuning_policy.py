@@ -32,22 +32,33 @@ class Policy:
             name: base[name].detach().clone().requires_grad_()
             for name in trainable_names(base, subset)
         }
-        self._half = mixed_precision
+        self.dtype = decoding_dtype(sam.device, mixed_precision=mixed_precision)
 
     def decode(self, embeddings: Sequence[Embedding], prompts: Sequence[Prompt]) -> MaskPrediction:
         """As `PromptableSam.decode`, with the weights that learn; results are float32."""
-        with _autocast(self.sam.device, self._half):
+        with self._autocast():
             return _as_float(self.sam.decode(embeddings, prompts, weights=self.weights))
 
     def decode_within(self, embedding: Embedding, prompt: Prompt, window: Window) -> MaskPrediction:
         """As `PromptableSam.decode_within`, likewise."""
-        with _autocast(self.sam.device, self._half):
+        with self._autocast():
             found = self.sam.decode_within(embedding, prompt, window, weights=self.weights)
             return _as_float(found)
 
     def decoder(self) -> dict[str, Tensor]:
         """All parameters of the decoder as they are now."""
         return {**self.sam.decoder_parameters(), **self.weights}
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.sam.device.type, self.dtype)
+
+
+def decoding_dtype(device: torch.device, *, mixed_precision: bool) -> torch.dtype:
+    """What a tuned decoder multiplies in: bfloat16 where it is wanted and native, else float32."""
+    is_native = device.type != "cpu" or has_fast_bfloat16()
+    return torch.bfloat16 if mixed_precision and is_native else torch.float32
 
 
 def _as_float(found: MaskPrediction) -> MaskPrediction:
@@ -56,9 +67,3 @@ def _as_float(found: MaskPrediction) -> MaskPrediction:
         low_res_logits=found.low_res_logits.float(),
         predicted_iou=found.predicted_iou.float(),
     )
-
-
-def _autocast(device: torch.device, is_on: bool) -> AbstractContextManager[object]:
-    if not is_on or (device.type == "cpu" and not has_fast_bfloat16()):
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from adaptation.bases import load_base, read_card, save_base
 from adaptation.catalog import load_model
 from adaptation.masks import encode_rle
+from adaptation.precision import has_fast_bfloat16
 from adaptation.sam import PromptableSam
 from adaptation.types import MaskPrediction
 from tests.training.fakes import disc
@@ -62,6 +63,7 @@ def settings(root: Path, run: Path, *more: str) -> list[str]:
         "eval_every=3",
         "log_every=1",
         "lr=1e-3",
+        "mixed_precision=false",
         *more,
     ]
 
@@ -74,7 +76,7 @@ def recipe_of(root: Path, *more: str) -> tuple[DpoRecipe, Policy]:
     config = load_config(DpoConfig, CONFIG, settings(root, root / "unused", *more))
     sam = open_model(config, Rank())
     recipe = DpoRecipe(config, open_replayer(config, sam), Rank())
-    return recipe, Policy(sam, "all", mixed_precision=False)
+    return recipe, Policy(sam, "all", mixed_precision=config.mixed_precision)
 
 
 def at_start(root: Path, *more: str) -> dict[str, float]:
@@ -111,8 +113,16 @@ def test_a_run_tunes_the_decoder_and_reports_with_trl_names(
     assert "eval_rewards/margins" in read_log(run / "log.jsonl")[0]
 
 
-def test_preferences_are_learned(root: Path, tmp_path: Path) -> None:
-    more = ("steps=12", "lr=3e-3", "ranking_weight=0", "error_weight=0")
+NATIVE = pytest.mark.skipif(not has_fast_bfloat16(), reason="no bfloat16 on this processor")
+PRECISIONS = [
+    "mixed_precision=false",
+    pytest.param("mixed_precision=true", marks=NATIVE),
+]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_preferences_are_learned(root: Path, tmp_path: Path, precision: str) -> None:
+    more = ("steps=12", "lr=3e-3", "ranking_weight=0", "error_weight=0", precision)
     assert dpo(*settings(root, tmp_path / "run", *more)).exit_code == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["before"]["preference_loss"] == pytest.approx(math.log(2), abs=1e-4)
@@ -120,12 +130,15 @@ def test_preferences_are_learned(root: Path, tmp_path: Path) -> None:
     assert report["after"]["rewards/margins"] > 0.1
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
     ("loss_type", "expected"),
     [("dpo", math.log(2)), ("ipo", 0.25), ("plackett-luce", None), ("bce", None)],
 )
-def test_losses_at_the_reference(root: Path, loss_type: str, expected: float | None) -> None:
-    means = at_start(root, f"loss_type={loss_type}")
+def test_losses_at_the_reference(
+    root: Path, loss_type: str, expected: float | None, precision: str
+) -> None:
+    means = at_start(root, f"loss_type={loss_type}", precision)
     if loss_type == "bce":  # without a reference the rewards are the log-likelihoods
         assert means["rewards/chosen"] == pytest.approx(means["logps/chosen"])
         return
@@ -142,6 +155,15 @@ def test_the_reference_is_asked_once_and_its_file_tells_pixels_apart(root: Path)
     assert {p: p.stat().st_mtime_ns for p in (root / "cache" / "references").iterdir()} == files
     recipe_of(root, "over=all")
     assert len(list((root / "cache" / "references").iterdir())) == len(files) + 1
+
+
+@NATIVE
+def test_the_reference_of_one_precision_is_not_that_of_another(root: Path) -> None:
+    own = ("over=region", "region_weight=3")
+    recipe_of(root, *own)
+    files = set((root / "cache" / "references").iterdir())
+    recipe_of(root, *own, "mixed_precision=true")
+    assert set((root / "cache" / "references").iterdir()) > files
 
 
 def test_regions_change_the_likelihoods_of_corrections_only(root: Path) -> None:
