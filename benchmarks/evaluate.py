@@ -20,11 +20,11 @@ import click
 import torch
 
 from adaptation.errors import StropError
-from training.encodings import Encoder
-from training.evaluate import Evaluation, load_base, open_dataset
-from training.evaluate_config import EvaluateConfig
-from training.harness import Harness, Slot
-from training.provenance import command_line, provenance
+from adaptation.storage.provenance import command_line, provenance
+from training.evaluation.config import EvaluateConfig
+from training.evaluation.evaluate import Evaluation, load_base, open_dataset
+from training.evaluation.harness import Harness, Slot
+from training.runtime.embedding_cache import Encoder
 
 RESULTS = Path(__file__).parent / "results"
 SLOT = Slot(mode="frozen", order=0, session=0, position=0)

@@ -29,10 +29,11 @@ import cv2
 import torch
 from tqdm import tqdm
 
-from adaptation.bases import load_base
-from adaptation.catalog import load_model
-from adaptation.digests import file_sha256
 from adaptation.errors import StropError
+from adaptation.models.base_decoder import load_base
+from adaptation.models.catalog import load_model
+from adaptation.storage.digests import file_sha256
+from adaptation.storage.provenance import command_line, provenance
 from benchmarks.preferences_measure import Plan, Row, compare, measure, summary
 from training.preferences.files import (
     EXAMPLES,
@@ -43,7 +44,6 @@ from training.preferences.files import (
     read_pairs,
 )
 from training.preferences.rows import PreferencePair, split_of
-from training.provenance import command_line, provenance
 
 RESULTS = Path(__file__).parent / "results"
 DECODER, MEASURES = "decoder.safetensors", "measures.json"

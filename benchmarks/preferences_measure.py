@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.edges import EdgeSettings
-from adaptation.interaction import Interaction
 from adaptation.masks.regions import iou
-from adaptation.sam import PromptableSam
-from adaptation.zoom import ZoomSettings
-from training.annotator import Annotator, Rules
-from training.datasets import FolderSet, ObjectRef, open_sets, sample_objects
-from training.encodings import Encoder, EncodingStore
-from training.harness import Harness, Slot
-from training.statistics import bootstrap_interval
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.guided_filter import EdgeSettings
+from adaptation.predictor.interactive import Interaction
+from adaptation.predictor.zoom import ZoomSettings
+from adaptation.simulation.annotator import Annotator, Rules
+from adaptation.storage.datasets import FolderSet, ObjectRef, open_sets, sample_objects
+from training.evaluation.harness import Harness, Slot
+from training.evaluation.statistics import bootstrap_interval
+from training.runtime.embedding_cache import Encoder, EncodingStore
 
 SLOT = Slot(mode="frozen", order=0, session=0, position=0)
 CACHE_BYTES = 20_000_000_000

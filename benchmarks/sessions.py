@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adaptation.adapter import Adapter
-from adaptation.catalog import load_model
-from adaptation.sam import PromptableSam
-from backend.online import OnlineLearning
-from backend.rle import encode_brush
-from backend.service import SegmentationService
+from adaptation.learning.adapter import Adapter
+from adaptation.models.catalog import load_model
+from adaptation.models.sam import PromptableSam
+from backend.learning.worker import OnlineLearning
+from backend.protocol.brush_rle import encode_brush
+from backend.service.service import SegmentationService
 from backend.settings import load_settings
 from backend.wiring import build_service
 from benchmarks.environment import environment

@@ -24,13 +24,13 @@ import click
 import torch
 
 from adaptation.errors import StropError
-from adaptation.sam import PromptableSam
-from training.encodings import Encoder, EncodingStore
-from training.provenance import command_line, provenance
-from training.ranks import Rank
-from training.sft import SftConfig, SftRecipe
-from training.tuning import Tuning, open_model, open_replayer
-from training.tuning_replay import Replayer
+from adaptation.models.sam import PromptableSam
+from adaptation.storage.provenance import command_line, provenance
+from training.finetune.prompt_cache import Replayer
+from training.finetune.sft import SftConfig, SftRecipe
+from training.finetune.trainer import Tuning, open_model, open_replayer
+from training.runtime.distributed import Rank
+from training.runtime.embedding_cache import Encoder, EncodingStore
 
 RESULTS = Path(__file__).parent / "results"
 

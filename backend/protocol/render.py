@@ -17,10 +17,10 @@ from PIL import Image
 from adaptation.errors import ProtocolError
 from adaptation.masks import Mask, Polygon, bounding_box, mask_to_polygons
 from adaptation.types import Size
+from backend.protocol.brush_rle import encode_brush
 from backend.protocol.clicks import Clicked
 from backend.protocol.labeling import AnswerKind, Control
 from backend.protocol.predict import PredictRequest
-from backend.rle import encode_brush
 
 _REGION_ID = re.compile(r"([0-9a-f]{16})-(\d{1,4})(?:\.(\d{1,4}))?")
 

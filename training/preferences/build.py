@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from adaptation.album import Album
-from adaptation.digests import file_sha256
 from adaptation.errors import InputError
 from adaptation.journal import FinishedObject, Journal
-from training.config import as_dict
+from adaptation.storage.album import Album
+from adaptation.storage.digests import file_sha256
+from adaptation.storage.provenance import command_line, provenance
 from training.preferences import sources
 from training.preferences.evidence import Evidence, Tally, gather
 from training.preferences.files import EXAMPLES, PAIRS, RANKINGS, SCHEMAS, TableWriter
@@ -34,7 +34,7 @@ from training.preferences.rows import (
 )
 from training.preferences.settings import PreferencesConfig
 from training.preferences.sheet import PairSample, write_sheet
-from training.provenance import command_line, provenance
+from training.runtime.config import as_dict
 
 SHEET = "sheet.html"
 

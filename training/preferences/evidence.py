@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptation.errors import InputError
-from adaptation.guard import GuardSettings, reason_against
 from adaptation.journal import CandidateRecord, FinishedObject, InteractionRecord, PromptRecord
+from adaptation.learning.guard import GuardSettings, reason_against
 from adaptation.masks import Rle, decode_rle, rle_iou, run_lengths
 from adaptation.types import Box, Click
 from training.preferences.rows import Example, Split

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adaptation.guard import GuardSettings
+from adaptation.learning.guard import GuardSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class RankingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Finished objects that are taken for slips; see `adaptation.guard.GuardSettings`."""
+    """Finished objects that are taken for slips; see `adaptation.learning.guard.GuardSettings`."""
 
     largest_share: float = 0.9
     agreement: float = 0.8

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from adaptation.guard import GuardSettings
 from adaptation.journal import FinishedObject, Link
+from adaptation.learning.guard import GuardSettings
 from adaptation.masks import decode_rle, encode_rle, iou, rle_iou
 from tests.adaptation.journal.samples import NOON, interaction, region
 from tests.training.preferences.world import at_click
