@@ -40,7 +40,7 @@ from benchmarks.classical_tools import GrabCut, RandomWalker, Tool
 from training.evaluation.harness import Harness, Slot
 from training.evaluation.statistics import bootstrap_interval
 from training.evaluation.streams import choose_objects, digest_of_objects
-from training.runtime.embedding_cache import Encoder
+from training.runtime.embedding_cache import CachedEncoder
 
 RESULTS = Path(__file__).parent / "results"
 SETS = ("bsds500/test", "mtd", "dsb2018")
@@ -136,7 +136,7 @@ class ModelPlayer:
     def play(self, dataset: FolderSet, ref: ObjectRef) -> Outcome:
         """Click through the harness, nothing known from other objects."""
         clock = time.process_time
-        encoder = Encoder(self._sam, clock=clock)
+        encoder = CachedEncoder(self._sam, clock=clock)
         corrector = None
         if self._correction is not None:
             corrector = ClickCorrection(self._correction, self._sam.input_size)

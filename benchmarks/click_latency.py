@@ -40,7 +40,7 @@ from PIL import Image
 from adaptation.masks import encode_rle
 from adaptation.models.catalog import load_model
 from adaptation.models.sam import PromptableSam
-from adaptation.predictor.interactive import Answer, Interaction
+from adaptation.predictor.interactive import Answer, InteractivePredictor
 from adaptation.predictor.zoom import ZoomSettings
 from adaptation.types import Click, Embedding
 from backend.protocol.brush_rle import encode_brush
@@ -90,7 +90,7 @@ class Bare:
     """The model in this process, without anything around it."""
 
     def __init__(self, sam: PromptableSam, case: Case, embedding: Embedding) -> None:
-        self.interaction = Interaction(sam, ZoomSettings(is_on=False))
+        self.interaction = InteractivePredictor(sam, ZoomSettings(is_on=False))
         self.size = (case.height, case.width)
         self.embedding = embedding
         self.lock = threading.Lock()

@@ -34,7 +34,7 @@ from adaptation.models.base_decoder import load_base
 from adaptation.models.catalog import load_model
 from adaptation.storage.digests import file_sha256
 from adaptation.storage.provenance import command_line, provenance
-from benchmarks.preferences_measure import Plan, Row, compare, measure, summary
+from benchmarks.preferences_measure import MeasurePlan, Row, compare, measure, summary
 from training.preferences.files import (
     EXAMPLES,
     PAIRS,
@@ -130,7 +130,7 @@ class Bench:
         dpo: More KEY=VALUE of preference training.
     """
 
-    plan: Plan
+    plan: MeasurePlan
     preferences: Path
     album: Path
     out: Path
@@ -293,7 +293,7 @@ def main(data: Path, sets: str, only: str, **options: Any) -> None:
     """Make and measure all variants; write benchmarks/results/preferences.json after each."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    plan = Plan(
+    plan = MeasurePlan(
         data=data,
         sets=tuple(sets.split(",")),
         **{key: options[key] for key in ("objects", "max_clicks", "first_clicks", "seed", "cache")},

@@ -155,7 +155,7 @@ def learning_of(side: Side) -> OnlineLearning:
 
 def fill(side: Side, sam: PromptableSam, n_sessions: int) -> None:
     """Give every session weights of its own, as if it had learned."""
-    shelf = learning_of(side)._school._shelf
+    shelf = learning_of(side)._manager._adapters
     for task in range(n_sessions):
         generator = torch.Generator().manual_seed(task)
         deltas = {
@@ -189,7 +189,7 @@ def measure_memory(sam: PromptableSam, n_sessions: int) -> dict[str, Any]:
         before = memory_mb()
         fill(side, sam, n_sessions)
         taken = memory_mb() - before
-        assert len(learning_of(side)._school._shelf) == n_sessions
+        assert len(learning_of(side)._manager._adapters) == n_sessions
     adapter_mb = 2 * sum(v.nelement() for v in sam.decoder_parameters().values()) / 1e6
     return {
         "sessions": n_sessions,

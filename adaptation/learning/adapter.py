@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptation.errors import ModelError
-from adaptation.learning.scale_evidence import N_STAGES, NONE, Evidence, stage_of
+from adaptation.learning.scale_evidence import N_STAGES, NONE, ScaleEvidence, stage_of
 from adaptation.models.sam import PromptableSam
 
 Deltas = Mapping[str, Tensor]
@@ -67,8 +67,8 @@ class Adapter:
     deltas: Deltas = field(default_factory=dict)
     decoder_id: str = ""
     shares: tuple[float, ...] = WHOLE
-    evidence: Evidence = NONE
-    inherited: Evidence = NONE
+    evidence: ScaleEvidence = NONE
+    inherited: ScaleEvidence = NONE
 
     @property
     def is_base(self) -> bool:
@@ -208,11 +208,11 @@ def _read_shares(path: Path, metadata: Mapping[str, str]) -> tuple[float, ...]:
     return shares
 
 
-def _read_evidence(path: Path, metadata: Mapping[str, str], name: str) -> Evidence:
+def _read_evidence(path: Path, metadata: Mapping[str, str], name: str) -> ScaleEvidence:
     """Evidence in a file's metadata; none in files that have none."""
     if name not in metadata:
         return NONE
     try:
-        return Evidence.from_json(metadata[name])
+        return ScaleEvidence.from_json(metadata[name])
     except ValueError as error:
         raise ModelError(f"The adapter {path.name} has no readable {name} ({error}).") from error

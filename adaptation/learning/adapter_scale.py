@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from adaptation.errors import SettingsError
 from adaptation.learning.adapter import WHOLE, Adapter
-from adaptation.learning.scale_evidence import N_STAGES, SHARES, Evidence, StageEvidence
+from adaptation.learning.scale_evidence import N_STAGES, SHARES, ScaleEvidence, StageEvidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class TrustSettings:
             raise SettingsError(f"The start of trust lies in [0, 1], got {self.start}.")
 
 
-class Trust:
+class ScaleSelector:
     """Evidence of one session, by the stage of an object.
 
     Args:
@@ -69,7 +69,7 @@ class Trust:
         """What those of the sessions said that it started from; fades alike."""
 
     def observe(self, n_clicks: Sequence[int], ious: NDArray[np.float64]) -> None:
-        """Take one object into account; see :meth:`Evidence.after`."""
+        """Take one object into account; see :meth:`ScaleEvidence.after`."""
         memory = self._settings.memory
         self.evidence = self.evidence.after(n_clicks, ious, memory)
         self.inherited = self.inherited.faded(n_clicks, memory)
@@ -97,6 +97,6 @@ MOST_INHERITED = 10.0
 """Objects that inherited evidence counts for at most: the next session's own soon outweigh it."""
 
 
-def pooled(of_sessions: Sequence[Evidence]) -> Evidence:
+def pooled(of_sessions: Sequence[ScaleEvidence]) -> ScaleEvidence:
     """What a start inherits from the sessions that it is merged from."""
-    return sum(of_sessions, Evidence()).at_most(MOST_INHERITED)
+    return sum(of_sessions, ScaleEvidence()).at_most(MOST_INHERITED)

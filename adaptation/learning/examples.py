@@ -39,13 +39,13 @@ UNLABELLED = -1
 """Value of a label map's pixels about which nothing is said."""
 
 MARGIN_CELLS = 4
-"""Cells of the embedding's grid around what a lesson is about; fewer cost the object's context."""
+"""Cells of the embedding's grid around what an example shows; fewer cost the object's context."""
 
 LARGEST_WINDOW = 0.8
 """Share of the frame above which the whole frame is decoded."""
 
 
-class Asked(Protocol):
+class DecodedPrompt(Protocol):
     """What is kept of an answer to learn from it; an interaction's answer is one itself.
 
     Its members: the view, the prompt in the view's own pixels with its fed-back logits, and (H, W)
@@ -61,26 +61,26 @@ class Asked(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AskedPrompt:
-    """An :class:`Asked` without the answer's masks and features: small enough to keep many."""
+class StoredPrompt:
+    """A :class:`DecodedPrompt` without masks and features: small enough to keep many."""
 
     view: View
     prompt: Prompt
     input_size: Size
 
     @classmethod
-    def of(cls, asked: Asked) -> AskedPrompt:
-        """Keep the part of an answer that lessons are made of, fed-back logits in float16."""
+    def of(cls, asked: DecodedPrompt) -> StoredPrompt:
+        """Keep the part of an answer that examples are made of, fed-back logits in float16."""
         return cls(view=asked.view, prompt=_halved(asked.prompt), input_size=asked.input_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Lesson:
+class TrainingExample:
     """One prompt on a finished object, with the labels of its view.
 
     Args:
         prompt: In the view's own pixels; its fed-back logits are kept in float16.
-        embedding: Gives the view's embedding, from a cache or fresh; a lesson outlives caches.
+        embedding: Gives the view's embedding, from a cache or fresh; an example outlives caches.
         labels: ``[h, w]`` int8 in the frame of the low-resolution logits: 1 object, 0 background,
             -1 no label.
     """
@@ -89,8 +89,8 @@ class Lesson:
     embedding: Callable[[], Embedding]
     labels: Tensor
 
-    def within(self, window: Window) -> Lesson:
-        """The same lesson with the labels of a part of the frame only."""
+    def within(self, window: Window) -> TrainingExample:
+        """The same example with the labels of a part of the frame only."""
         return replace(self, labels=self.labels[window.pixels(LOGIT_STRIDE)])
 
     @property
@@ -117,7 +117,7 @@ def label_map(
         share: Width of the uncertain band over the square root of the object's area.
 
     Returns:
-        ``[low_res_size, low_res_size]`` int8, see :class:`Lesson`.
+        ``[low_res_size, low_res_size]`` int8, see :class:`TrainingExample`.
     """
     small = low_res_mask(mask, input_size, low_res_size, model_size)
     height, width = small.shape
@@ -141,16 +141,16 @@ def low_res_mask(
     return np.asarray(small >= 0.5)
 
 
-def lessons_of(
-    answers: Sequence[Asked],
+def examples_of(
+    answers: Sequence[DecodedPrompt],
     mask: NDArray[np.bool_],
     encode: Callable[[View], Embedding],
     sam: PromptableSam,
     *,
     share: float,
     most: int,
-) -> tuple[Lesson, ...]:
-    """Turn an object's answers and its submitted mask into lessons.
+) -> tuple[TrainingExample, ...]:
+    """Turn an object's answers and its submitted mask into examples.
 
     The first and the last prompt are kept, and evenly spread ones between, ``most`` in all.
 
@@ -163,19 +163,19 @@ def lessons_of(
         most: At least 1.
     """
     chosen = sorted({round(i) for i in np.linspace(0, len(answers) - 1, min(most, len(answers)))})
-    return tuple(_lesson(answers[i], mask, encode, sam, share) for i in chosen)
+    return tuple(_example(answers[i], mask, encode, sam, share) for i in chosen)
 
 
-def _lesson(
-    answer: Asked,
+def _example(
+    answer: DecodedPrompt,
     mask: NDArray[np.bool_],
     encode: Callable[[View], Embedding],
     sam: PromptableSam,
     share: float,
-) -> Lesson:
+) -> TrainingExample:
     view = answer.view
     inside = mask[view.y0 : view.y1, view.x0 : view.x1]
-    return Lesson(
+    return TrainingExample(
         prompt=_halved(answer.prompt),
         embedding=lambda: encode(view),
         labels=label_map(inside, answer.input_size, sam.low_res_size, sam.input_size, share),
@@ -188,15 +188,15 @@ def _halved(prompt: Prompt) -> Prompt:
     return replace(prompt, mask_input=prompt.mask_input.half())
 
 
-def asked(lesson: Lesson) -> Prompt:
-    """The lesson's prompt as the decoder wants it, with float32 logits."""
-    if lesson.prompt.mask_input is None:
-        return lesson.prompt
-    return replace(lesson.prompt, mask_input=lesson.prompt.mask_input.float())
+def asked(example: TrainingExample) -> Prompt:
+    """The example's prompt as the decoder wants it, with float32 logits."""
+    if example.prompt.mask_input is None:
+        return example.prompt
+    return replace(example.prompt, mask_input=example.prompt.mask_input.float())
 
 
 def simulated_prompt(
-    lesson: Lesson,
+    example: TrainingExample,
     embedding: Embedding,
     sam: PromptableSam,
     weights: Weights | None,
@@ -206,8 +206,8 @@ def simulated_prompt(
     """Fresh clicks on a finished object, made as its annotator would make them.
 
     Args:
-        lesson: Gives the labels; its own clicks are not used.
-        embedding: Of the lesson's view.
+        example: Gives the labels; its own clicks are not used.
+        embedding: Of the example's view.
         sam: The model.
         weights: The session's current decoder weights, whose mistakes the clicks correct.
         n_clicks: How many, at least 1; fewer where no error is left.
@@ -216,11 +216,11 @@ def simulated_prompt(
     Returns:
         A prompt with the logits fed back from the click before.
     """
-    prompt = first_prompt(lesson, embedding, sam, rng)
+    prompt = first_prompt(example, embedding, sam, rng)
     for _ in range(n_clicks - 1):
         with torch.no_grad():
             shown = sam.decode(embedding, [prompt], weights=weights).shown_logits()
-        following = next_prompt(lesson, prompt, shown[0], embedding, sam)
+        following = next_prompt(example, prompt, shown[0], embedding, sam)
         if following is None:
             break
         prompt = following
@@ -228,28 +228,32 @@ def simulated_prompt(
 
 
 def first_prompt(
-    lesson: Lesson, embedding: Embedding, sam: PromptableSam, rng: np.random.Generator
+    example: TrainingExample, embedding: Embedding, sam: PromptableSam, rng: np.random.Generator
 ) -> Prompt:
     """A first click inside the object; see :func:`simulated_prompt`."""
-    return Prompt(clicks=(_first_click(lesson.labels.numpy() == 1, embedding, sam, rng),))
+    return Prompt(clicks=(_first_click(example.labels.numpy() == 1, embedding, sam, rng),))
 
 
 def next_prompt(
-    lesson: Lesson, prompt: Prompt, shown: Tensor, embedding: Embedding, sam: PromptableSam
+    example: TrainingExample,
+    prompt: Prompt,
+    shown: Tensor,
+    embedding: Embedding,
+    sam: PromptableSam,
 ) -> Prompt | None:
     """A prompt with one more click, on the largest error of its answer, which is fed back.
 
     Args:
-        lesson: Gives the labels.
+        example: Gives the labels.
         prompt: What was asked.
         shown: ``[1, h, w]`` logits that answered it.
-        embedding: Of the lesson's view.
+        embedding: Of the example's view.
         sam: Gives the sizes.
 
     Returns:
         None where no error is left.
     """
-    labels, logits = lesson.labels.numpy(), shown.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+    labels, logits = example.labels.numpy(), shown.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
     mask = (logits[0] > 0).cpu().numpy()
     click = next_click(labels == 1, mask, ignore=labels == UNLABELLED)
     if click is None:
@@ -284,10 +288,10 @@ def _in_view(click: Click, embedding: Embedding, sam: PromptableSam) -> Click:
 def window_around(
     labels: Tensor, prompt: Prompt, embedding: Embedding, model_size: int
 ) -> Window | None:
-    """The part of the frame that a lesson needs: object, clicks and box, with a margin.
+    """The part of the frame that an example needs: object, clicks and box, with a margin.
 
     Args:
-        labels: ``[h, w]``, see :class:`Lesson`.
+        labels: ``[h, w]``, see :class:`TrainingExample`.
         prompt: What is asked, in pixels of the encoded image.
         embedding: Of the image.
         model_size: Side of the model's frame.
@@ -332,15 +336,17 @@ def _corners(
     return np.min(low, axis=0), np.max(high, axis=0)
 
 
-def lesson_loss(prediction: MaskPrediction, lessons: Sequence[Lesson], iou_weight: float) -> Tensor:
+def example_loss(
+    prediction: MaskPrediction, examples: Sequence[TrainingExample], iou_weight: float
+) -> Tensor:
     """Focal loss and dice on the eroded labels, plus the error of the predicted IoU; scalar.
 
     An ambiguous prompt trains the candidate that is shown and the best one (half weight), any
     other the single-mask output: what the annotator sees, by SAM's selection rule.
     """
     logits = prediction.low_res_logits.float()
-    target = torch.stack([lesson.target for lesson in lessons])[:, None].to(logits.device)
-    pixels = torch.stack([lesson.pixel_weights for lesson in lessons])[:, None].to(logits.device)
+    target = torch.stack([example.target for example in examples])[:, None].to(logits.device)
+    pixels = torch.stack([example.pixel_weights for example in examples])[:, None].to(logits.device)
     target, pixels = target.expand_as(logits), pixels.expand_as(logits)
     per_mask = losses.focal_loss(logits, target, pixels) + losses.dice_loss(logits, target, pixels)
     shown = per_mask.gather(1, prediction.shown_token()[:, None])[:, 0]

@@ -126,7 +126,7 @@ class Guard:
         return float(np.mean(self.gains)) if self.gains else 0.0
 
 
-class Progress:
+class EarlyStopping:
     """Whether thinking still helps, by the loss on objects that are kept out of it.
 
     Args:

@@ -23,18 +23,18 @@ from torch import Tensor
 
 from adaptation.learning import losses
 from adaptation.learning.adapter import Adapter, adapter_of, trainable_names
-from adaptation.learning.adapter_scale import Trust
+from adaptation.learning.adapter_scale import ScaleSelector
 from adaptation.learning.examples import (
-    Asked,
-    Lesson,
+    DecodedPrompt,
+    TrainingExample,
     asked,
-    lesson_loss,
-    lessons_of,
+    example_loss,
+    examples_of,
     simulated_prompt,
     window_around,
 )
-from adaptation.learning.guard import Guard, Progress, reason_against
-from adaptation.learning.parameters import Trainable
+from adaptation.learning.guard import EarlyStopping, Guard, reason_against
+from adaptation.learning.parameters import TrainableParameters
 from adaptation.learning.scale_evidence import SHARES
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.precision import has_fast_bfloat16
@@ -69,7 +69,7 @@ class ObjectReport:
 
 @dataclass(slots=True, eq=False)
 class _Remembered:
-    lessons: tuple[Lesson, ...]
+    examples: tuple[TrainingExample, ...]
     is_kept_out: bool
 
 
@@ -95,12 +95,12 @@ class OnlineLearner:
         self.adapter = adapter or Adapter(decoder_id=sam.decoder_id)
         self.corrector = ClickCorrection(settings.correction, sam.input_size)
         self.guard = Guard(settings.guard, won=self.adapter)
-        self._trust = Trust(settings.trust, self.adapter)
+        self._trust = ScaleSelector(settings.trust, self.adapter)
         self._memory: deque[_Remembered] = deque(maxlen=settings.replay)
         self._rng = np.random.default_rng(seed)
         self._names = trainable_names(sam.decoder_parameters(), settings.subset)
         self._n_finished = 0
-        self._progress = Progress(settings.think_patience)
+        self._progress = EarlyStopping(settings.think_patience)
 
     # What the service and the harness call ---------------------------------------------------
 
@@ -110,7 +110,7 @@ class OnlineLearner:
 
     def observe_mask(
         self,
-        answers: Sequence[Asked],
+        answers: Sequence[DecodedPrompt],
         clicks: Sequence[Click],
         mask: NDArray[np.bool_],
         encode: Callable[[View], Embedding],
@@ -127,7 +127,7 @@ class OnlineLearner:
                 processor.
         """
         settings = self.settings
-        lessons = lessons_of(
+        examples = examples_of(
             answers,
             mask,
             encode,
@@ -135,16 +135,16 @@ class OnlineLearner:
             share=settings.erosion_share,
             most=settings.lessons,
         )
-        ious = self._try_shares(lessons)
-        adapted, frozen = self._as_given(lessons, ious), float(ious[0].mean())
+        ious = self._try_shares(examples)
+        adapted, frozen = self._as_given(examples, ious), float(ious[0].mean())
         reason = reason_against(mask, clicks, float(ious.max()), settings.guard)
         turned_back, n_steps = False, 0
         if reason is not None:
             logger.info("nothing learned from an object: %s", reason)
         else:
-            self._weigh(lessons, ious)
+            self._weigh(examples, ious)
             turned_back = self._turn_back(adapted, frozen)
-            n_steps = self._learn(lessons, pause)
+            n_steps = self._learn(examples, pause)
         return ObjectReport(
             adapted_iou=adapted,
             frozen_iou=frozen,
@@ -154,7 +154,7 @@ class OnlineLearner:
             version=self.adapter.version,
         )
 
-    def think(
+    def train_idle(
         self,
         should_stop: Callable[[], bool] = lambda: False,
         pause: Callable[[], object] = lambda: None,
@@ -177,7 +177,7 @@ class OnlineLearner:
             return 0
         before = self.adapter
 
-        def draw() -> list[tuple[Lesson, bool]]:
+        def draw() -> list[tuple[TrainingExample, bool]]:
             if self._progress.best is None:  # nothing was taken a step from here yet
                 self._progress.best = self._kept_out_loss(pause)
             return self._draw(pool, self.settings.simulated_share)
@@ -189,54 +189,56 @@ class OnlineLearner:
 
     # One object --------------------------------------------------------------------------------
 
-    def _try_shares(self, lessons: Sequence[Lesson]) -> NDArray[np.float64]:
+    def _try_shares(self, examples: Sequence[TrainingExample]) -> NDArray[np.float64]:
         """IoU of answers to an object's own prompts, ``[S, L]``: a row for each of SHARES."""
         if self.adapter.is_base:
-            return np.repeat(self._ious(lessons, [None]), len(SHARES), axis=0)
-        return self._ious(lessons, [self.adapter.weights(self.sam, share) for share in SHARES])
+            return np.repeat(self._ious(examples, [None]), len(SHARES), axis=0)
+        return self._ious(examples, [self.adapter.weights(self.sam, share) for share in SHARES])
 
-    def _as_given(self, lessons: Sequence[Lesson], ious: NDArray[np.float64]) -> float:
+    def _as_given(self, examples: Sequence[TrainingExample], ious: NDArray[np.float64]) -> float:
         """Mean IoU of the answers with the shares that are in use."""
-        shares = (self.adapter.share(len(lesson.prompt.clicks)) for lesson in lessons)
+        shares = (self.adapter.share(len(example.prompt.clicks)) for example in examples)
         columns = zip(shares, ious.T, strict=True)
         return float(np.mean([np.interp(share, SHARES, column) for share, column in columns]))
 
     def _ious(
-        self, lessons: Sequence[Lesson], tried: Sequence[dict[str, Tensor] | None]
+        self, examples: Sequence[TrainingExample], tried: Sequence[dict[str, Tensor] | None]
     ) -> NDArray[np.float64]:
-        """IoU of the answers to lessons, ``[W, L]``: a row for each of the weights."""
-        return np.array([self._ious_of(lesson, tried) for lesson in lessons]).T
+        """IoU of the answers to examples, ``[W, L]``: a row for each of the weights."""
+        return np.array([self._ious_of(example, tried) for example in examples]).T
 
-    def _ious_of(self, lesson: Lesson, tried: Sequence[dict[str, Tensor] | None]) -> list[float]:
-        embedding, prompt, found = lesson.embedding(), asked(lesson), []
+    def _ious_of(
+        self, example: TrainingExample, tried: Sequence[dict[str, Tensor] | None]
+    ) -> list[float]:
+        embedding, prompt, found = example.embedding(), asked(example), []
         for weights in tried:
             with torch.no_grad():
-                answer, taught = self._answer(lesson, embedding, prompt, weights)
+                answer, taught = self._answer(example, embedding, prompt, weights)
             shown = answer.shown_logits()[0, 0]
             found.append(float(losses.mask_iou(shown, taught.target, taught.pixel_weights)))
         return found
 
     def _answer(
         self,
-        lesson: Lesson,
+        example: TrainingExample,
         embedding: Embedding,
         prompt: Prompt,
         weights: dict[str, Tensor] | None,
-    ) -> tuple[MaskPrediction, Lesson]:
-        """An answer, and the lesson's labels, on the part of the frame that the lesson needs."""
+    ) -> tuple[MaskPrediction, TrainingExample]:
+        """An answer, and the example's labels, on the part of the frame that the example needs."""
         sam, window = self.sam, None
         if sam.reads_windows:
-            window = window_around(lesson.labels, prompt, embedding, sam.input_size)
+            window = window_around(example.labels, prompt, embedding, sam.input_size)
         if window is None:
-            return sam.decode(embedding, [prompt], weights=weights), lesson
+            return sam.decode(embedding, [prompt], weights=weights), example
         answer = sam.decode_within(embedding, prompt, window, weights=weights)
-        return answer, lesson.within(window)
+        return answer, example.within(window)
 
-    def _weigh(self, lessons: Sequence[Lesson], ious: NDArray[np.float64]) -> None:
+    def _weigh(self, examples: Sequence[TrainingExample], ious: NDArray[np.float64]) -> None:
         """Let the object say how much of what was learned before it is to be used."""
         if self.adapter.is_base:
             return
-        self._trust.observe([len(lesson.prompt.clicks) for lesson in lessons], ious)
+        self._trust.observe([len(example.prompt.clicks) for example in examples], ious)
         self.adapter = self._trusted(self.adapter)
 
     def _trusted(self, adapter: Adapter) -> Adapter:
@@ -251,13 +253,13 @@ class OnlineLearner:
             return False
         logger.info("the session turns back to adapter %s", self.guard.won.version)
         self.adapter = self.guard.won
-        self._trust = Trust(self.settings.trust, self.adapter)
+        self._trust = ScaleSelector(self.settings.trust, self.adapter)
         for _ in range(min(len(self._memory), self.settings.guard.least)):
             self._memory.pop()
         self.guard.won = Adapter(decoder_id=self.sam.decoder_id)
         return True
 
-    def _learn(self, lessons: tuple[Lesson, ...], pause: Callable[[], object]) -> int:
+    def _learn(self, examples: tuple[TrainingExample, ...], pause: Callable[[], object]) -> int:
         """Steps on the new object with replay, undone if earlier objects get worse by them."""
         self._n_finished += 1
         kept_out = self._n_finished % self.settings.keep_out == 0
@@ -266,26 +268,26 @@ class OnlineLearner:
         known = self._probe_iou(probes)
         n_steps = self._run_steps(
             self.settings.steps,
-            lambda: [self._pick(lessons, 0.0), *self._draw(pool, 0.0)[1:]],
+            lambda: [self._pick(examples, 0.0), *self._draw(pool, 0.0)[1:]],
             pause=pause,
         )
         if probes and self._probe_iou(probes) < known - self.settings.guard.probe_drop:
             logger.info("an update made earlier objects worse and was dropped")
             self.adapter, n_steps = before, 0
         else:
-            self._memory.append(_Remembered(lessons, kept_out))
-            self._progress = Progress(self.settings.think_patience)
+            self._memory.append(_Remembered(examples, kept_out))
+            self._progress = EarlyStopping(self.settings.think_patience)
         return n_steps
 
-    def _probes(self) -> list[Lesson]:
+    def _probes(self) -> list[TrainingExample]:
         """First prompts of a few earlier objects, drawn anew each time."""
         if not self._memory:
             return []
         n = min(self.settings.guard.n_probes, len(self._memory))
         chosen = self._rng.choice(len(self._memory), n, replace=False)
-        return [self._memory[int(i)].lessons[0] for i in chosen]
+        return [self._memory[int(i)].examples[0] for i in chosen]
 
-    def _probe_iou(self, probes: list[Lesson]) -> float:
+    def _probe_iou(self, probes: list[TrainingExample]) -> float:
         if not probes:
             return 0.0
         return float(self._ious(probes, [self.adapter.weights(self.sam)]).mean())
@@ -294,31 +296,35 @@ class OnlineLearner:
 
     def _draw(
         self, pool: Sequence[_Remembered], simulated_share: float
-    ) -> list[tuple[Lesson, bool]]:
-        """One batch of lessons from memory, each to be asked as it was or simulated afresh."""
+    ) -> list[tuple[TrainingExample, bool]]:
+        """One batch of examples from memory, each to be asked as it was or simulated afresh."""
         if not pool:
             return []
         chosen = self._rng.integers(0, len(pool), self.settings.batch)
-        return [self._pick(pool[int(i)].lessons, simulated_share) for i in chosen]
+        return [self._pick(pool[int(i)].examples, simulated_share) for i in chosen]
 
-    def _pick(self, lessons: Sequence[Lesson], simulated_share: float) -> tuple[Lesson, bool]:
+    def _pick(
+        self, examples: Sequence[TrainingExample], simulated_share: float
+    ) -> tuple[TrainingExample, bool]:
         """The first prompt in two of five cases, else a later one; sometimes simulated afresh."""
-        later = len(lessons) > 1 and self._rng.random() >= 0.4
-        index = int(self._rng.integers(1, len(lessons))) if later else 0
-        return lessons[index], bool(self._rng.random() < simulated_share)
+        later = len(examples) > 1 and self._rng.random() >= 0.4
+        index = int(self._rng.integers(1, len(examples))) if later else 0
+        return examples[index], bool(self._rng.random() < simulated_share)
 
     # Steps -------------------------------------------------------------------------------------
 
     def _run_steps(
         self,
         n_steps: int,
-        draw: Callable[[], list[tuple[Lesson, bool]]],
+        draw: Callable[[], list[tuple[TrainingExample, bool]]],
         should_stop: Callable[[], bool] = lambda: False,
         pause: Callable[[], object] = lambda: None,
     ) -> int:
         """Adam steps from the current adapter; a step that is not finite ends them."""
         current = {**self.sam.decoder_parameters(), **(self.adapter.weights(self.sam) or {})}
-        trainable = Trainable({n: current[n] for n in self._names}, self.settings.rank, self._rng)
+        trainable = TrainableParameters(
+            {n: current[n] for n in self._names}, self.settings.rank, self._rng
+        )
         optimiser = torch.optim.Adam(
             trainable.leaves, lr=self.settings.learning_rate, betas=(0.9, 0.99)
         )
@@ -345,34 +351,40 @@ class OnlineLearner:
 
     def _backward(
         self,
-        batch: list[tuple[Lesson, bool]],
-        trainable: Trainable,
+        batch: list[tuple[TrainingExample, bool]],
+        trainable: TrainableParameters,
         pause: Callable[[], object],
     ) -> None:
-        """Add the gradient of a batch, one lesson after the other, so that clicks get between."""
-        for lesson, simulate in batch:
+        """Add the gradient of a batch, one example after the other, so that clicks get between."""
+        for example, simulate in batch:
             pause()
-            loss = self._lesson_loss(lesson, simulate, trainable.weights()) / len(batch)
+            loss = self._example_loss(example, simulate, trainable.weights()) / len(batch)
             torch.autograd.backward(loss)
         if self.settings.anchor:
             weights = trainable.weights()
             base = {n: v for n, v in self.sam.decoder_parameters().items() if n in weights}
             torch.autograd.backward(self.settings.anchor * losses.anchor_loss(weights, base))
 
-    def _lesson_loss(self, lesson: Lesson, simulate: bool, weights: dict[str, Tensor]) -> Tensor:
-        embedding = lesson.embedding()
-        prompt = self._prompt(lesson, embedding, weights, simulate)
+    def _example_loss(
+        self, example: TrainingExample, simulate: bool, weights: dict[str, Tensor]
+    ) -> Tensor:
+        embedding = example.embedding()
+        prompt = self._prompt(example, embedding, weights, simulate)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_half()):
-            answer, taught = self._answer(lesson, embedding, prompt, weights)
-        return lesson_loss(answer, [taught], self.settings.iou_weight)
+            answer, taught = self._answer(example, embedding, prompt, weights)
+        return example_loss(answer, [taught], self.settings.iou_weight)
 
     def _prompt(
-        self, lesson: Lesson, embedding: Embedding, weights: dict[str, Tensor], simulate: bool
+        self,
+        example: TrainingExample,
+        embedding: Embedding,
+        weights: dict[str, Tensor],
+        simulate: bool,
     ) -> Prompt:
-        if not simulate or not bool((lesson.labels == 1).any()):
-            return asked(lesson)
+        if not simulate or not bool((example.labels == 1).any()):
+            return asked(example)
         n_clicks = int(self._rng.integers(1, self.settings.simulated_clicks + 1))
-        return simulated_prompt(lesson, embedding, self.sam, weights, n_clicks, self._rng)
+        return simulated_prompt(example, embedding, self.sam, weights, n_clicks, self._rng)
 
     def _uses_half(self) -> bool:
         return self.settings.half and self.sam.device.type == "cpu" and has_fast_bfloat16()
@@ -381,11 +393,11 @@ class OnlineLearner:
 
     def _kept_out_loss(self, pause: Callable[[], object]) -> float:
         """Mean loss of the answers to the first prompts of objects kept out of thinking."""
-        kept_out = [m.lessons[0] for m in self._memory if m.is_kept_out]
+        kept_out = [m.examples[0] for m in self._memory if m.is_kept_out]
         weights, found = self.adapter.weights(self.sam), []
-        for lesson in kept_out:
+        for example in kept_out:
             pause()
             with torch.no_grad():
-                answer, taught = self._answer(lesson, lesson.embedding(), asked(lesson), weights)
-                found.append(float(lesson_loss(answer, [taught], 0.0)))
+                answer, taught = self._answer(example, example.embedding(), asked(example), weights)
+                found.append(float(example_loss(answer, [taught], 0.0)))
         return float(np.mean(found))

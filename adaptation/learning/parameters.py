@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-class Trainable:
+class TrainableParameters:
     """Decoder parameters that learn, whole or by products of low rank.
 
     With a rank, a matrix ``W`` (a convolution's filters flattened) learns as ``W + U V`` with

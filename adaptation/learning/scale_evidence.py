@@ -76,12 +76,14 @@ class StageEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class ScaleEvidence:
     """What was seen in every stage."""
 
     stages: tuple[StageEvidence, ...] = (StageEvidence(),) * N_STAGES
 
-    def after(self, n_clicks: Sequence[int], ious: NDArray[np.float64], memory: float) -> Evidence:
+    def after(
+        self, n_clicks: Sequence[int], ious: NDArray[np.float64], memory: float
+    ) -> ScaleEvidence:
         """With one more object.
 
         Args:
@@ -94,37 +96,37 @@ class Evidence:
         stages = list(self.faded(n_clicks, memory).stages)
         for stage in np.unique(reached):
             stages[stage] = stages[stage].seen(ious[:, reached == stage].mean(axis=1))
-        return Evidence(tuple(stages))
+        return ScaleEvidence(tuple(stages))
 
-    def faded(self, n_clicks: Sequence[int], memory: float) -> Evidence:
+    def faded(self, n_clicks: Sequence[int], memory: float) -> ScaleEvidence:
         """A little less of it in the stages that an object reached."""
         reached = {stage_of(n) for n in n_clicks}
-        return Evidence(
+        return ScaleEvidence(
             tuple(
                 stage.faded(memory) if number in reached else stage
                 for number, stage in enumerate(self.stages)
             )
         )
 
-    def at_most(self, count: float) -> Evidence:
+    def at_most(self, count: float) -> ScaleEvidence:
         """The same, counting for no more than so many objects in any stage."""
-        return Evidence(
+        return ScaleEvidence(
             tuple(
                 stage.faded(count / stage.count) if stage.count > count else stage
                 for stage in self.stages
             )
         )
 
-    def __add__(self, other: Evidence) -> Evidence:
+    def __add__(self, other: ScaleEvidence) -> ScaleEvidence:
         """What two sessions saw."""
-        return Evidence(tuple(a + b for a, b in zip(self.stages, other.stages, strict=True)))
+        return ScaleEvidence(tuple(a + b for a, b in zip(self.stages, other.stages, strict=True)))
 
     def to_json(self) -> str:
         """As text that gives the same numbers back."""
         return json.dumps([[s.count, list(s.sums), list(s.recent)] for s in self.stages])
 
     @staticmethod
-    def from_json(text: str) -> Evidence:
+    def from_json(text: str) -> ScaleEvidence:
         """Back from text.
 
         Raises:
@@ -141,10 +143,10 @@ class Evidence:
             len(s) != len(SHARES) or len(r) != len(SHARES) for _, s, r in rows
         ):
             raise ValueError(f"{N_STAGES} stages of {len(SHARES)} shares are needed")
-        return Evidence(tuple(StageEvidence(*row) for row in rows))
+        return ScaleEvidence(tuple(StageEvidence(*row) for row in rows))
 
 
-NONE = Evidence()
+NONE = ScaleEvidence()
 """Nothing was seen yet."""
 
 

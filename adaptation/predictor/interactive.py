@@ -124,7 +124,7 @@ def base_weights(n_clicks: int) -> None:
     """The base decoder's weights, whatever the number of clicks."""
 
 
-class Interaction:
+class InteractivePredictor:
     """Answers clicks on one model with one way of zooming.
 
     Args:

@@ -14,9 +14,9 @@ from adaptation.models.base_decoder import Registry
 from adaptation.models.sam import PromptableSam
 from adaptation.storage.album import Album
 from backend.embeddings.encoder import Encoder
-from backend.learning.adapter_store import Shelf
-from backend.learning.events import Happening, read_events, start_of
-from backend.learning.objects import Recall
+from backend.learning.adapter_store import AdapterStore
+from backend.learning.events import SessionEvent, read_events, start_of
+from backend.learning.objects import ObjectReader
 from backend.learning.rebuild import Rebuilder, Rebuilt
 from backend.learning.worker import KnownImages
 from backend.settings import Settings
@@ -86,20 +86,22 @@ def replay(
     base = Registry(settings.registry_dir).load_current(model)
     encoder = Encoder(base, build_images(settings, None), build_embeddings(settings))
     images = KnownImages(encoder, Album(settings.album_dir))
-    shelf = Shelf(base, adapters_folder(settings, model, base), max_sessions=16, ttl_s=float("inf"))
+    adapters = AdapterStore(
+        base, adapters_folder(settings, model, base), max_sessions=16, ttl_s=float("inf")
+    )
     found: list[Replayed] = []
     with Journal(settings.journal_url, create=False) as journal:
         for project, events in _by_project(journal, project_id).items():
             with tqdm(total=len(events), desc=f"project {project}", unit="event") as progress:
                 rebuilder = Rebuilder(
                     base,
-                    Recall(journal),
+                    ObjectReader(journal),
                     images.embed,
                     use_threads=torch.set_num_threads,
                     on_event=progress.update,
                 )
                 rebuilt = rebuilder.rebuild(project, events)
-            found += _compared(shelf, project, rebuilt, check)
+            found += _compared(adapters, project, rebuilt, check)
     if not found:
         raise InputError(
             f"None of these sessions learned upon decoder {base.decoder_id}, which is in use: name "
@@ -108,8 +110,8 @@ def replay(
     return found
 
 
-def _by_project(journal: Journal, project_id: str | None) -> dict[str, list[Happening]]:
-    found: dict[str, list[Happening]] = {}
+def _by_project(journal: Journal, project_id: str | None) -> dict[str, list[SessionEvent]]:
+    found: dict[str, list[SessionEvent]] = {}
     for project, event in read_events(journal, project_id):
         found.setdefault(project, []).append(event)
     if not found:
@@ -121,30 +123,32 @@ def _by_project(journal: Journal, project_id: str | None) -> dict[str, list[Happ
     return found
 
 
-def _compared(shelf: Shelf, project: str, rebuilt: Rebuilt, check: bool) -> list[Replayed]:
+def _compared(
+    adapters: AdapterStore, project: str, rebuilt: Rebuilt, check: bool
+) -> list[Replayed]:
     names = sorted({*rebuilt.sessions, *rebuilt.differences})
-    adapters: list[tuple[str, int, Adapter | None]] = []
+    rebuilt_adapters: list[tuple[str, int, Adapter | None]] = []
     for name in names:
         session = rebuilt.sessions.get(name)
         made = None if session is None else session.adapter
-        adapters.append((name, 0 if session is None else session.n_objects, made))
+        rebuilt_adapters.append((name, 0 if session is None else session.n_objects, made))
     if rebuilt.start is not None:
-        adapters.append((start_of(project), 0, rebuilt.start))
+        rebuilt_adapters.append((start_of(project), 0, rebuilt.start))
     return [
-        _compare(shelf, name, n_objects, made, rebuilt.differences.get(name), check)
-        for name, n_objects, made in adapters
+        _compare(adapters, name, n_objects, made, rebuilt.differences.get(name), check)
+        for name, n_objects, made in rebuilt_adapters
     ]
 
 
 def _compare(
-    shelf: Shelf,
+    adapters: AdapterStore,
     name: str,
     n_objects: int,
     made: Adapter | None,
     difference: str | None,
     check: bool,
 ) -> Replayed:
-    saved = shelf.adapter(name)
+    saved = adapters.adapter(name)
     replayed = Replayed(
         name=name,
         n_objects=n_objects,
@@ -153,5 +157,5 @@ def _compare(
         difference=difference,
     )
     if made is not None and difference is None and not replayed.is_as_saved and not check:
-        shelf.publish(name, made)
+        adapters.publish(name, made)
     return replayed

@@ -18,7 +18,7 @@ from backend.protocol import LabelConfig, PredictRequest, TaskRef
 logger = logging.getLogger(__name__)
 
 
-class EncodeAhead:
+class Prefetcher:
     """Guesses what will be clicked on next and has it encoded in the background.
 
     A guess that fails costs nothing but time of the background: the click itself reports errors.

@@ -26,7 +26,7 @@ MAX_KNOWN = 100_000
 """Digests remembered as kept, so that a click costs no look at the disk; one takes 150 bytes."""
 
 
-class ImageKeeper:
+class AlbumWriter:
     """Keeps images in an album on a thread of its own.  Safe to share between threads.
 
     Args:

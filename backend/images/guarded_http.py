@@ -39,7 +39,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Download:
+class HttpBody:
     """What came back from one address.
 
     Args:
@@ -176,7 +176,7 @@ class Fetcher:
         """Close the pooled connections."""
         self._session.close()
 
-    def fetch(self, url: str, *, max_bytes: int) -> Download:
+    def fetch(self, url: str, *, max_bytes: int) -> HttpBody:
         """GET one address; a redirect is returned, not followed.
 
         Raises:
@@ -192,11 +192,11 @@ class Fetcher:
             reply = self._session.get(url, auth=no_auth, allow_redirects=False, **options)
             with reply:
                 if reply.is_redirect:
-                    return Download(location=reply.headers["Location"])
+                    return HttpBody(location=reply.headers["Location"])
                 if not reply.ok:
                     message = f"The image's host {host} answered {reply.status_code}"
                     raise ImageError(f"{message}: is the address right, and may anyone read it?")
-                return Download(content=read_limited(reply, max_bytes, self._deadline_s))
+                return HttpBody(content=read_limited(reply, max_bytes, self._deadline_s))
         except requests.RequestException as error:
             raise ImageError(_failed(host, error)) from None
 

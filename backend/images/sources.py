@@ -23,7 +23,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, unquote_to_bytes, urljoin, urlsplit
 
 from adaptation.errors import ImageError
-from backend.images.guarded_http import Download, Fetcher, read_limited, too_many_bytes
+from backend.images.guarded_http import Fetcher, HttpBody, read_limited, too_many_bytes
 from backend.label_studio.client import LabelStudioClient, LabelStudioError
 
 MAX_REDIRECTS = 5
@@ -134,7 +134,7 @@ class ImageSource:
 
     # -- one request ------------------------------------------------------------------------------
 
-    def _request(self, url: str) -> Download:
+    def _request(self, url: str) -> HttpBody:
         for base in self._bases:
             path = _path_below(base, url)
             if path is not None:
@@ -143,7 +143,7 @@ class ImageSource:
             raise ImageError("The image's address redirects to something that is not http(s).")
         return self._fetcher.fetch(url.replace(" ", "%20"), max_bytes=self._max_bytes)
 
-    def _from_label_studio(self, path: str) -> Download:
+    def _from_label_studio(self, path: str) -> HttpBody:
         if not _LABEL_STUDIO_PATHS.match(path) or _climbs(path):
             raise ImageError("The reference is a page of Label Studio, not one of its images.")
         client = self._label_studio()
@@ -153,12 +153,12 @@ class ImageSource:
             raise ImageError(str(error)) from None
         with reply:
             if reply.is_redirect:
-                return Download(location=urljoin(client.url + path, reply.headers["Location"]))
+                return HttpBody(location=urljoin(client.url + path, reply.headers["Location"]))
             if not reply.ok:
                 reason = _REFUSED.get(reply.status_code, "see its log")
                 answer = f"Label Studio answered {reply.status_code} for the image"
                 raise ImageError(f"{answer}: {reason}.")
-            return Download(content=read_limited(reply, self._max_bytes, self._deadline_s))
+            return HttpBody(content=read_limited(reply, self._max_bytes, self._deadline_s))
 
     # -- this machine's disk ----------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class _Held:
     used_at: float
 
 
-class Shelf:
+class AdapterStore:
     """Adapters by the name of their session.  Thread-safe.
 
     Args:

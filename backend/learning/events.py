@@ -80,7 +80,7 @@ class Learned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThoughtOver:
+class IdleTrained:
     """A session used its annotator's thinking time.
 
     Args:
@@ -138,12 +138,12 @@ class Merged:
     n_tried: int
 
 
-Happening = Began | Learned | ThoughtOver | Forgot | Merged
+SessionEvent = Began | Learned | IdleTrained | Forgot | Merged
 
-KINDS: Mapping[str, type[Happening]] = {
+KINDS: Mapping[str, type[SessionEvent]] = {
     "session_began": Began,
     "learned": Learned,
-    "thought": ThoughtOver,
+    "thought": IdleTrained,
     "forgot": Forgot,
     "sessions_merged": Merged,
 }
@@ -151,7 +151,7 @@ KINDS: Mapping[str, type[Happening]] = {
 
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
-H = TypeVar("H", bound=Happening)
+H = TypeVar("H", bound=SessionEvent)
 
 
 def start_of(project_id: str) -> str:
@@ -159,12 +159,14 @@ def start_of(project_id: str) -> str:
     return f"start-{project_id}"
 
 
-def write_event(journal: Journal, project_id: str, happening: Happening) -> None:
+def write_event(journal: Journal, project_id: str, happening: SessionEvent) -> None:
     """Append an event; StoreError where the journal cannot take it."""
     journal.append_event(_NAMES[type(happening)], project_id, asdict(happening))
 
 
-def read_events(journal: Journal, project_id: str | None = None) -> Iterator[tuple[str, Happening]]:
+def read_events(
+    journal: Journal, project_id: str | None = None
+) -> Iterator[tuple[str, SessionEvent]]:
     """All events of sessions with their projects' ids, in order; other events are left out."""
     for event in journal.events(project_id=project_id):
         found = _parsed(event)
@@ -172,7 +174,7 @@ def read_events(journal: Journal, project_id: str | None = None) -> Iterator[tup
             yield event.project_id or "", found
 
 
-def _parsed(event: EventRecord) -> Happening | None:
+def _parsed(event: EventRecord) -> SessionEvent | None:
     """None for other kinds, and for events of a Strop that kept less."""
     kind = KINDS.get(event.kind)
     if kind is None or {field.name for field in fields(kind)} - event.payload.keys():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-from backend.learning.events import RECENT, Began, Forgot, Happening, Learned, Merged, start_of
+from backend.learning.events import RECENT, Began, Forgot, Learned, Merged, SessionEvent, start_of
 
 
 @dataclass(slots=True, eq=False)
-class Ledger:
+class SessionIndex:
     """What the events add up to, kept in memory.
 
     Args:
@@ -34,7 +34,7 @@ class Ledger:
     newest: set[int] = field(default_factory=set)
     _elsewhere: set[str] = field(default_factory=set)
 
-    def note(self, project_id: str, event: Happening) -> None:
+    def note(self, project_id: str, event: SessionEvent) -> None:
         """Take one more event into account."""
         if isinstance(event, Merged):
             self._note_merged(project_id, event)

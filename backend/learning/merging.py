@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from adaptation.learning.adapter import Adapter
-from adaptation.learning.adapter_scale import Trust, pooled
+from adaptation.learning.adapter_scale import ScaleSelector, pooled
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.sam import PromptableSam
-from backend.learning.adapter_store import Shelf
+from backend.learning.adapter_store import AdapterStore
 from backend.learning.events import Merged
-from backend.learning.index import Ledger
-from backend.learning.objects import Embed, Recall
-from backend.learning.session import Pause, Taught, answering, interaction_of, mean_iou
+from backend.learning.index import SessionIndex
+from backend.learning.objects import Embed, ObjectReader
+from backend.learning.session import Pause, SessionObject, answering, interaction_of, mean_iou
 
 N_TRIED = 8
 """Objects that a merged start is tried on."""
@@ -92,16 +92,16 @@ class Merger:
         self,
         sam: PromptableSam,
         settings: LearnerSettings,
-        recall: Recall,
-        ledger: Ledger,
-        shelf: Shelf,
+        reader: ObjectReader,
+        index: SessionIndex,
+        adapters: AdapterStore,
         embed: Embed,
         pause: Pause,
         most: int,
     ) -> None:
         self._sam, self._settings = sam, settings
         self._interaction = interaction_of(sam, settings)
-        self._recall, self._ledger, self._shelf = recall, ledger, shelf
+        self._reader, self._index, self._adapters = reader, index, adapters
         self._embed, self._pause, self._most = embed, pause, most
         self._merged: dict[str, _Merged] = {}
 
@@ -127,15 +127,15 @@ class Merger:
             StropError: An object that it is tried on cannot be read.
         """
         self._merged[project_id] = self._state(project_id)
-        tally = self._ledger.tallies[project_id]
-        found = [(name, self._shelf.adapter(name)) for name in self._last(project_id)]
+        tally = self._index.tallies[project_id]
+        found = [(name, self._adapters.adapter(name)) for name in self._last(project_id)]
         known = [(name, adapter) for name, adapter in found if adapter is not None]
         if not known:
             return None
         names = [name for name, _ in known]
         weights = [tally[name] for name in names]
         mean = mean_of([adapter for _, adapter in known], weights)
-        merged = replace(mean, shares=Trust(self._settings.trust, mean).shares())
+        merged = replace(mean, shares=ScaleSelector(self._settings.trust, mean).shares())
         objects = self._objects(project_id, names)
         merged_iou, frozen_iou = self._mean_iou(objects, merged), self._mean_iou(objects, None)
         return merged, Merged(
@@ -151,21 +151,22 @@ class Merger:
 
     def _last(self, project_id: str) -> list[str]:
         """The sessions that would be merged now."""
-        tally = self._ledger.tallies[project_id]
+        tally = self._index.tallies[project_id]
         return [name for name, n_objects in tally.items() if n_objects > 0][-self._most :]
 
     def _state(self, project_id: str) -> _Merged:
-        versions = {name: self._ledger.versions[name][1] for name in self._last(project_id)}
-        return _Merged(sum(self._ledger.tallies[project_id].values()), versions)
+        versions = {name: self._index.versions[name][1] for name in self._last(project_id)}
+        return _Merged(sum(self._index.tallies[project_id].values()), versions)
 
-    def _objects(self, project_id: str, names: Sequence[str]) -> list[Taught]:
+    def _objects(self, project_id: str, names: Sequence[str]) -> list[SessionObject]:
         """Objects of some sessions, the newest ones."""
-        recent = [e for e in self._ledger.recent[project_id] if e.session in names]
+        recent = [e for e in self._index.recent[project_id] if e.session in names]
         return [
-            self._recall.again(project_id, event).taught(self._embed) for event in recent[-N_TRIED:]
+            self._reader.again(project_id, event).session_object(self._embed)
+            for event in recent[-N_TRIED:]
         ]
 
-    def _mean_iou(self, objects: Sequence[Taught], adapter: Adapter | None) -> float:
+    def _mean_iou(self, objects: Sequence[SessionObject], adapter: Adapter | None) -> float:
         weights = answering(self._sam, adapter or Adapter())
         found = [mean_iou(self._interaction, o, weights, self._pause) for o in objects]
         return sum(found) / max(1, len(found))

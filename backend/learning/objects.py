@@ -10,7 +10,7 @@ from adaptation.journal import InteractionRecord, Journal, SubmissionRecord
 from adaptation.predictor.zoom import View
 from adaptation.types import Box, Click, Embedding
 from backend.learning.events import Learned
-from backend.learning.session import Step, Taught
+from backend.learning.session import AnsweredPrompt, SessionObject
 
 Embed = Callable[[str, View], Embedding]
 """The embedding of a view of an image that is known by its id."""
@@ -20,7 +20,7 @@ MOST_REQUESTS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class LinkedObject:
     """A submitted region with the requests that led to it.
 
     Args:
@@ -43,7 +43,7 @@ class Finished:
         """Ids of the requests."""
         return tuple(record.request_id for record in self.interactions)
 
-    def taught(self, embed: Embed) -> Taught:
+    def session_object(self, embed: Embed) -> SessionObject:
         """As a session is taught it.
 
         Raises:
@@ -55,7 +55,7 @@ class Finished:
                 f"Region {region.region_id} of annotation {self.submission.annotation_id} has no "
                 f"mask of its image's size {self.last.image_size}; nothing can be learned from it."
             )
-        return Taught(
+        return SessionObject(
             annotation_id=self.submission.annotation_id,
             region_id=region.region_id,
             steps=tuple(_step(record) for record in self.interactions),
@@ -64,7 +64,7 @@ class Finished:
         )
 
 
-class Recall:
+class ObjectReader:
     """Reads objects from a journal.
 
     Args:
@@ -74,20 +74,20 @@ class Recall:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    def finished(
+    def linked(
         self, submission: SubmissionRecord, position: int, request_id: str
-    ) -> Finished | None:
+    ) -> LinkedObject | None:
         """A region that was linked with a request; None where no session answered that request."""
         last = self._interaction(request_id)
         if not last.adapter_version:
             return None
-        return Finished(
+        return LinkedObject(
             submission=submission,
             position=position,
             interactions=_thinned(_grown(self._answered(last))),
         )
 
-    def again(self, project_id: str, learned: Learned) -> Finished:
+    def again(self, project_id: str, learned: Learned) -> LinkedObject:
         """An object that a session was taught before, with the same requests.
 
         Raises:
@@ -96,7 +96,7 @@ class Recall:
         known = self._journal.submissions(project_id, annotation_id=learned.annotation_id)
         for submission in known:
             if submission.idempotency_key == learned.submission:
-                return Finished(
+                return LinkedObject(
                     submission=submission,
                     position=learned.position,
                     interactions=tuple(self._interaction(name) for name in learned.requests),
@@ -151,9 +151,9 @@ def _thinned(records: Sequence[InteractionRecord]) -> tuple[InteractionRecord, .
     return tuple(records[round(i * (n - 1) / (most - 1))] for i in range(most))
 
 
-def _step(record: InteractionRecord) -> Step:
+def _step(record: InteractionRecord) -> AnsweredPrompt:
     box = record.prompt.box
-    return Step(
+    return AnsweredPrompt(
         clicks=tuple(Click(x=c.x, y=c.y, is_positive=c.is_positive) for c in record.prompt.clicks),
         box=None if box is None else Box(x0=box.x0, y0=box.y0, x1=box.x1, y1=box.y1),
         view=View.full(record.image_size) if record.view is None else View(*record.view),

@@ -18,10 +18,10 @@ from adaptation.errors import InputError, StropError
 from adaptation.learning.adapter import Adapter
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.sam import PromptableSam
-from backend.learning.events import Began, Forgot, Happening, Learned, Merged, ThoughtOver
+from backend.learning.events import Began, Forgot, IdleTrained, Learned, Merged, SessionEvent
 from backend.learning.merging import mean_of
-from backend.learning.objects import Embed, Recall
-from backend.learning.session import Pause, TaughtSession
+from backend.learning.objects import Embed, ObjectReader
+from backend.learning.session import LearningSession, Pause
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +36,7 @@ class Rebuilt:
         elsewhere: Sessions that go on upon another base decoder for the time being.
     """
 
-    sessions: dict[str, TaughtSession] = field(default_factory=dict)
+    sessions: dict[str, LearningSession] = field(default_factory=dict)
     start: Adapter | None = None
     differences: dict[str, str] = field(default_factory=dict)
     elsewhere: set[str] = field(default_factory=set)
@@ -57,17 +57,17 @@ class Rebuilder:
     def __init__(
         self,
         sam: PromptableSam,
-        recall: Recall,
+        reader: ObjectReader,
         embed: Embed,
         *,
         pause: Pause = lambda: None,
         use_threads: Callable[[int], object] = lambda n: None,
         on_event: Callable[[], object] = lambda: None,
     ) -> None:
-        self._sam, self._recall, self._embed = sam, recall, embed
+        self._sam, self._reader, self._embed = sam, reader, embed
         self._pause, self._use_threads, self._on_event = pause, use_threads, on_event
 
-    def rebuild(self, project_id: str, events: Sequence[Happening]) -> Rebuilt:
+    def rebuild(self, project_id: str, events: Sequence[SessionEvent]) -> Rebuilt:
         """Make all sessions of a project again."""
         found = Rebuilt()
         resting = _last_of_waking(events)
@@ -78,12 +78,12 @@ class Rebuilder:
             else:
                 self._live_guarded(found, project_id, event)
                 if number in resting and event.session in found.sessions:
-                    found.sessions[event.session].rest()
+                    found.sessions[event.session].release()
             self._on_event()
         return found
 
     def _live_guarded(
-        self, found: Rebuilt, project_id: str, event: Began | Learned | ThoughtOver | Forgot
+        self, found: Rebuilt, project_id: str, event: Began | Learned | IdleTrained | Forgot
     ) -> None:
         """What cannot be made again ends its session, until that begins anew from the base."""
         try:
@@ -99,23 +99,23 @@ class Rebuilder:
             )
 
     def _lived(
-        self, found: Rebuilt, project_id: str, event: Began | Learned | ThoughtOver | Forgot
-    ) -> TaughtSession | None:
+        self, found: Rebuilt, project_id: str, event: Began | Learned | IdleTrained | Forgot
+    ) -> LearningSession | None:
         if isinstance(event, Began):
             return self._begun(found, event)
         session = found.sessions.get(event.session)
         if session is None or event.session in found.elsewhere:
             return None
         if isinstance(event, Learned):
-            taught = self._recall.again(project_id, event).taught(self._embed)
-            session.teach(taught, session.asked(taught, self._pause), self._pause)
-        elif isinstance(event, ThoughtOver):
-            session.think_again(event.n_begun, self._pause)
+            finished = self._reader.again(project_id, event).session_object(self._embed)
+            session.train_on(finished, session.answer_again(finished, self._pause), self._pause)
+        elif isinstance(event, IdleTrained):
+            session.train_idle_again(event.n_begun, self._pause)
         else:
-            session.forget(event.annotation_id, self._pause)
+            session.unlearn(event.annotation_id, self._pause)
         return session
 
-    def _begun(self, found: Rebuilt, event: Began) -> TaughtSession | None:
+    def _begun(self, found: Rebuilt, event: Began) -> LearningSession | None:
         if event.decoder_id != self._sam.decoder_id:
             found.elsewhere.add(event.session)
             return None
@@ -134,7 +134,7 @@ class Rebuilder:
         start = found.start if event.start == "merged" else None
         origin = start or Adapter(decoder_id=self._sam.decoder_id)
         found.differences.pop(event.session, None)
-        found.sessions[event.session] = TaughtSession(self._sam, settings, event.seed, origin)
+        found.sessions[event.session] = LearningSession(self._sam, settings, event.seed, origin)
         return found.sessions[event.session]
 
     def _merge(self, found: Rebuilt, event: Merged) -> None:
@@ -148,7 +148,7 @@ class Rebuilder:
         found.start = dataclasses.replace(mean_of(adapters, event.weights), shares=event.shares)
 
 
-def _last_of_waking(events: Iterable[Happening]) -> set[int]:
+def _last_of_waking(events: Iterable[SessionEvent]) -> set[int]:
     """Numbers of the events after which a session's learner is not needed any more."""
     last: dict[str, int] = {}
     over: set[int] = set()

@@ -1,7 +1,7 @@
-"""One session's learner and the diary of what it was taught.
+"""One session's learner and the history of what it was taught.
 
 A session is a function of what happened to it: objects taught, steps of thinking begun, objects
-forgotten, in this order.  Nothing else moves it, so the diary rebuilds it bit for bit, and an
+forgotten, in this order.  Nothing else moves it, so the history rebuilds it bit for bit, and an
 object that is deleted or rewritten is un-learned by teaching the rest again.
 
 What was asked on an object is asked again when it is taught, on the views of then and with the
@@ -19,13 +19,13 @@ import torch
 
 from adaptation.errors import ModelError
 from adaptation.learning.adapter import Adapter
-from adaptation.learning.examples import AskedPrompt
+from adaptation.learning.examples import StoredPrompt
 from adaptation.learning.learner import ObjectReport, OnlineLearner
 from adaptation.learning.settings import LearnerSettings
 from adaptation.masks import Rle, decode_rle, iou
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection
-from adaptation.predictor.interactive import Answer, Interaction, ObjectState, WeightsAt
+from adaptation.predictor.interactive import Answer, InteractivePredictor, ObjectState, WeightsAt
 from adaptation.predictor.zoom import View, ZoomSettings
 from adaptation.types import Box, Click, Embedding, Size
 
@@ -34,7 +34,7 @@ Pause = Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class AnsweredPrompt:
     """One request on an object.
 
     Args:
@@ -49,7 +49,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Taught:
+class SessionObject:
     """A finished object as a session is taught it.
 
     Args:
@@ -62,7 +62,7 @@ class Taught:
 
     annotation_id: str
     region_id: str
-    steps: tuple[Step, ...]
+    steps: tuple[AnsweredPrompt, ...]
     mask: Rle
     encode: Callable[[View], Embedding]
 
@@ -78,7 +78,7 @@ class Taught:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thought:
+class IdleStretch:
     """A stretch of thinking.
 
     Args:
@@ -91,24 +91,24 @@ class Thought:
 
 
 @dataclass(slots=True, eq=False)
-class _Lesson:
-    """An entry of the diary: an object, and the stretches of thinking that followed it."""
+class _Trained:
+    """An entry of the history: an object, and the stretches of thinking that followed it."""
 
-    taught: Taught
+    finished: SessionObject
     thought: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Restart:
-    """An entry of the diary: the session went on from its weights with an empty memory."""
+    """An entry of the history: the session went on from its weights with an empty memory."""
 
     adapter: Adapter
     settings: LearnerSettings
     seed: int
 
 
-class TaughtSession:
-    """A learner with its diary.  Used by one thread; :attr:`adapter` may be read by any.
+class LearningSession:
+    """A learner with its history.  Used by one thread; :attr:`adapter` may be read by any.
 
     A call that raises leaves the session in no state that can be told: drop it, and make one anew
     from the last adapter that is known.
@@ -125,7 +125,7 @@ class TaughtSession:
     ) -> None:
         self._sam, self._adapter = sam, start
         self._origin = _Restart(start, settings, seed)
-        self._diary: list[_Lesson | _Restart] = [self._origin]
+        self._history: list[_Trained | _Restart] = [self._origin]
         self._learner: OnlineLearner | None = None
 
     @property
@@ -140,10 +140,10 @@ class TaughtSession:
 
     @property
     def n_objects(self) -> int:
-        """Objects in the diary."""
-        return sum(isinstance(entry, _Lesson) for entry in self._diary)
+        """Objects in the history."""
+        return sum(isinstance(entry, _Trained) for entry in self._history)
 
-    def asked(self, taught: Taught, pause: Pause) -> list[AskedPrompt]:
+    def answer_again(self, finished: SessionObject, pause: Pause) -> list[StoredPrompt]:
         """What was asked on an object, asked again; this alone changes nothing.
 
         Raises:
@@ -151,21 +151,23 @@ class TaughtSession:
         """
         interaction = interaction_of(self._sam, self._origin.settings)
         found = []
-        for answer in ask(interaction, taught, self._awake().weights, pause):
+        for answer in ask(interaction, finished, self._running().weights, pause):
             if not bool(torch.isfinite(answer.shown_logits).all()):
                 raise ModelError("The decoder's answer to one of its clicks is not finite.")
-            found.append(AskedPrompt.of(answer))
+            found.append(StoredPrompt.of(answer))
         return found
 
-    def teach(self, taught: Taught, asked: Sequence[AskedPrompt], pause: Pause) -> ObjectReport:
+    def train_on(
+        self, finished: SessionObject, asked: Sequence[StoredPrompt], pause: Pause
+    ) -> ObjectReport:
         """Learn from a finished object, of which was :meth:`asked` just before."""
-        learner, mask = self._awake(), decode_rle(taught.mask)
-        report = learner.observe_mask(asked, taught.clicks, mask, taught.encode, pause)
+        learner, mask = self._running(), decode_rle(finished.mask)
+        report = learner.observe_mask(asked, finished.clicks, mask, finished.encode, pause)
         self._adapter = learner.adapter
-        self._diary.append(_Lesson(taught))
+        self._history.append(_Trained(finished))
         return report
 
-    def think(self, should_stop: Callable[[], bool], pause: Pause) -> Thought:
+    def train_idle(self, should_stop: Callable[[], bool], pause: Pause) -> IdleStretch:
         """Replay in idle time, waiting within a step and stopping between steps."""
         n_begun = 0
 
@@ -175,14 +177,14 @@ class TaughtSession:
             n_begun += not is_over
             return is_over
 
-        n_steps = self._awake().think(counted, pause)
-        self._adapter = self._awake().adapter
-        last = self._diary[-1]
-        if n_begun and isinstance(last, _Lesson):
+        n_steps = self._running().train_idle(counted, pause)
+        self._adapter = self._running().adapter
+        last = self._history[-1]
+        if n_begun and isinstance(last, _Trained):
             last.thought.append(n_begun)
-        return Thought(n_begun=n_begun, n_steps=n_steps)
+        return IdleStretch(n_begun=n_begun, n_steps=n_steps)
 
-    def think_again(self, n_begun: int, pause: Pause) -> Thought:
+    def train_idle_again(self, n_begun: int, pause: Pause) -> IdleStretch:
         """Begin as many steps as were begun when the session thought for itself."""
         left = n_begun
 
@@ -192,22 +194,22 @@ class TaughtSession:
             left -= 1
             return left < 0
 
-        return self.think(is_enough, pause)
+        return self.train_idle(is_enough, pause)
 
-    def forget(self, annotation_id: str, pause: Pause) -> int:
+    def unlearn(self, annotation_id: str, pause: Pause) -> int:
         """Un-learn an annotation: everything after it is taught again without it.
 
         Returns:
             Objects forgotten; 0 where the annotation taught nothing.
         """
-        found = [i for i, entry in enumerate(self._diary) if _is_of(entry, annotation_id)]
+        found = [i for i, entry in enumerate(self._history) if _is_of(entry, annotation_id)]
         if not found:
             return 0
-        restarts = (i for i in range(found[0]) if isinstance(self._diary[i], _Restart))
+        restarts = (i for i in range(found[0]) if isinstance(self._history[i], _Restart))
         begin = max(restarts)
-        origin, *again = self._diary[begin:]
+        origin, *again = self._history[begin:]
         assert isinstance(origin, _Restart)
-        self._diary, self._adapter = self._diary[:begin], origin.adapter
+        self._history, self._adapter = self._history[:begin], origin.adapter
         self._begin(origin)
         for entry in again:
             if not _is_of(entry, annotation_id):
@@ -218,32 +220,32 @@ class TaughtSession:
         """Go on from the weights as they are, with an empty memory: what a new process does."""
         self._begin(_Restart(self._adapter, settings, seed))
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Give the memory of the learner back, when only :meth:`restart` will follow."""
         self._learner = None
 
     def _begin(self, origin: _Restart) -> None:
         self._origin, self._learner = origin, None
-        self._diary.append(origin)
+        self._history.append(origin)
 
-    def _live_again(self, entry: _Lesson | _Restart, pause: Pause) -> None:
+    def _live_again(self, entry: _Trained | _Restart, pause: Pause) -> None:
         if isinstance(entry, _Restart):
             self.restart(entry.settings, entry.seed)
             return
-        self.teach(entry.taught, self.asked(entry.taught, pause), pause)
+        self.train_on(entry.finished, self.answer_again(entry.finished, pause), pause)
         for n_begun in entry.thought:
-            self.think_again(n_begun, pause)
+            self.train_idle_again(n_begun, pause)
 
-    def _awake(self) -> OnlineLearner:
+    def _running(self) -> OnlineLearner:
         if self._learner is None:
             origin = self._origin
             self._learner = OnlineLearner(self._sam, origin.settings, origin.seed, origin.adapter)
         return self._learner
 
 
-def interaction_of(sam: PromptableSam, settings: LearnerSettings) -> Interaction:
+def interaction_of(sam: PromptableSam, settings: LearnerSettings) -> InteractivePredictor:
     """The click path of a session, for views that are known already."""
-    return Interaction(
+    return InteractivePredictor(
         sam, ZoomSettings(is_on=False), ClickCorrection(settings.correction, sam.input_size)
     )
 
@@ -254,17 +256,17 @@ def answering(sam: PromptableSam, adapter: Adapter) -> WeightsAt:
 
 
 def ask(
-    interaction: Interaction, taught: Taught, weights: WeightsAt, pause: Pause
+    interaction: InteractivePredictor, finished: SessionObject, weights: WeightsAt, pause: Pause
 ) -> Iterator[Answer]:
     """Ask again what was asked on an object, each answer fed back into the next question."""
     state: ObjectState | None = None
-    for step in taught.steps:
+    for step in finished.steps:
         pause()
         if state is not None and not state.precedes(step.clicks, step.box):
             state = None
         answer = interaction.answer(
-            taught.encode,
-            taught.image_size,
+            finished.encode,
+            finished.image_size,
             step.clicks,
             step.box,
             state,
@@ -275,12 +277,14 @@ def ask(
         state = answer.state
 
 
-def mean_iou(interaction: Interaction, taught: Taught, weights: WeightsAt, pause: Pause) -> float:
+def mean_iou(
+    interaction: InteractivePredictor, finished: SessionObject, weights: WeightsAt, pause: Pause
+) -> float:
     """Mean IoU of the answers to an object's requests with its submitted mask, at its own size."""
-    mask = decode_rle(taught.mask)
-    found = [iou(interaction.mask(a), mask) for a in ask(interaction, taught, weights, pause)]
+    mask = decode_rle(finished.mask)
+    found = [iou(interaction.mask(a), mask) for a in ask(interaction, finished, weights, pause)]
     return sum(found) / len(found)
 
 
-def _is_of(entry: _Lesson | _Restart, annotation_id: str) -> bool:
-    return isinstance(entry, _Lesson) and entry.taught.annotation_id == annotation_id
+def _is_of(entry: _Trained | _Restart, annotation_id: str) -> bool:
+    return isinstance(entry, _Trained) and entry.finished.annotation_id == annotation_id

@@ -27,7 +27,7 @@ from adaptation.storage.album import Album
 from adaptation.types import Embedding
 from backend.embeddings.encoder import Encoder
 from backend.images.loader import ImageIdentity, TaskImage
-from backend.learning.manager import OnlineOptions, School
+from backend.learning.manager import OnlineOptions, SessionManager
 from backend.threads import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -63,10 +63,10 @@ class OnlineLearning:
         self._images = KnownImages(encoder, album)
         self._at_work, self._n_due = 0, 1  # the first thing due is what was missed
         self._quiet = threading.Condition()
-        self._lessons: queue.SimpleQueue[tuple[SubmissionRecord, Sequence[Link]] | None]
-        self._lessons = queue.SimpleQueue()
+        self._due: queue.SimpleQueue[tuple[SubmissionRecord, Sequence[Link]] | None]
+        self._due = queue.SimpleQueue()
         self._is_stopping = threading.Event()
-        self._school = School(
+        self._manager = SessionManager(
             sam, journal, settings, options, self._images.embed, self._wait_for_quiet
         )
         self._n_threads = torch.get_num_threads()
@@ -89,7 +89,7 @@ class OnlineLearning:
 
     def weights(self, project_id: str, label: str, task_id: str) -> tuple[WeightsAt, str]:
         """The session's weights as they stand, and their version."""
-        return self._school.weights(project_id, label, task_id)
+        return self._manager.weights(project_id, label, task_id)
 
     def clicked(self, image: TaskImage, identity: ImageIdentity) -> None:
         """Remember where the image came from; returns at once."""
@@ -101,12 +101,12 @@ class OnlineLearning:
         """Teach the session, or make it forget; returns at once."""
         with self._quiet:
             self._n_due += 1
-        self._lessons.put((submission, links))
+        self._due.put((submission, links))
 
     def stop(self, timeout_s: float) -> None:
         """End learning; what was not taught yet is taught at the next start."""
         self._is_stopping.set()
-        self._lessons.put(None)
+        self._due.put(None)
         with self._quiet:
             self._quiet.notify_all()
         self._thread.join(timeout_s)
@@ -114,7 +114,7 @@ class OnlineLearning:
     def idle(self) -> bool:
         """Whether nothing is left to teach, and nobody thinks."""
         with self._quiet:
-            return self._n_due == 0 and self._school.is_at_rest()
+            return self._n_due == 0 and self._manager.is_at_rest()
 
     def _run(self) -> None:
         torch.set_num_threads(self._n_threads)
@@ -123,7 +123,7 @@ class OnlineLearning:
         self._done()
         while not self._is_stopping.is_set():
             try:
-                lesson = self._lessons.get(block=not self._merge_or_think())
+                lesson = self._due.get(block=not self._merge_or_train_idle())
             except queue.Empty:
                 continue
             if lesson is not None:
@@ -136,8 +136,8 @@ class OnlineLearning:
 
     def _take_up(self) -> None:
         """What was missed since the last object that was taught."""
-        self._guarded("make sessions again", self._school.rebuild_missing)
-        for work in self._school.take_up():
+        self._guarded("make sessions again", self._manager.rebuild_missing)
+        for work in self._manager.take_up():
             if self._is_stopping.is_set():
                 return
             self._guarded("learn what was missed", work)
@@ -145,20 +145,20 @@ class OnlineLearning:
     def _learn(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
         what = f"learn from annotation {submission.annotation_id}"
         if submission.event != "created":
-            self._guarded(what, lambda: self._school.forget(submission.annotation_id))
+            self._guarded(what, lambda: self._manager.unlearn(submission.annotation_id))
         if submission.event == "deleted" or submission.was_cancelled:
             return
         for link in links:
-            self._guarded(what, lambda link=link: self._school.teach(submission, link))  # type: ignore[misc]
+            self._guarded(what, lambda link=link: self._manager.train_on(submission, link))  # type: ignore[misc]
 
-    def _merge_or_think(self) -> bool:
+    def _merge_or_train_idle(self) -> bool:
         """Make a start that is due, or think a stretch; False when nothing is left to gain."""
         if self._is_stopping.is_set():
             return False
         self._wait_for_quiet()
-        if self._guarded("make a new start of what sessions learned", self._school.merge):
+        if self._guarded("make a new start of what sessions learned", self._manager.merge):
             return True
-        return self._guarded("think", lambda: self._school.think(self._is_wanted_elsewhere))
+        return self._guarded("think", lambda: self._manager.train_idle(self._is_wanted_elsewhere))
 
     def _guarded(self, what: str, work: Callable[[], object]) -> bool:
         """Nothing that goes wrong with one object may end learning; the log says so."""
@@ -172,7 +172,7 @@ class OnlineLearning:
 
     def _is_wanted_elsewhere(self) -> bool:
         with self._quiet:
-            return self._at_work > 0 or not self._lessons.empty() or self._is_stopping.is_set()
+            return self._at_work > 0 or not self._due.empty() or self._is_stopping.is_set()
 
     def _wait_for_quiet(self) -> None:
         with self._quiet:

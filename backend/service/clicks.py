@@ -18,18 +18,18 @@ from adaptation.errors import InputError
 from adaptation.journal import Journal
 from adaptation.journal.records import utc_now
 from adaptation.models.sam import PromptableSam
-from adaptation.predictor.interactive import Answer, Interaction
+from adaptation.predictor.interactive import Answer, InteractivePredictor
 from adaptation.predictor.zoom import View
 from adaptation.types import Embedding, Size
 from backend.embeddings.encoder import Encoder
-from backend.embeddings.prefetch import EncodeAhead
-from backend.images.album_writer import ImageKeeper
+from backend.embeddings.prefetch import Prefetcher
+from backend.images.album_writer import AlbumWriter
 from backend.images.loader import TaskImage
 from backend.learning.interface import Learning
 from backend.protocol import (
     AnswerStyle,
-    Candidate,
     Clicked,
+    OfferedMask,
     PredictRequest,
     check_image_size,
     new_request_id,
@@ -45,7 +45,7 @@ from backend.service.records import (
     compressed,
     interaction_record,
 )
-from backend.service.request_queue import Slots, Turns
+from backend.service.request_queue import NewestWinsQueue, Slots
 from backend.service.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class ClickOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class PromptState:
     """What is remembered of the objects in work.
 
     Args:
@@ -92,7 +92,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Served:
+class ServedModel:
     """What answers clicks: a base decoder and what is learned upon it, replaced as a whole.
 
     Args:
@@ -100,7 +100,7 @@ class Served:
         learning: Gives weights for that model and learns.
     """
 
-    interaction: Interaction
+    interaction: InteractivePredictor
     learning: Learning
 
     @property
@@ -114,7 +114,7 @@ class Served:
         return f"{self.sam.model_id}-{self.sam.decoder_id[:8]}"
 
 
-class ClickDesk:
+class ClickHandler:
     """Answers clicks.  Safe to share between threads.
 
     Args:
@@ -131,13 +131,13 @@ class ClickDesk:
     def __init__(
         self,
         *,
-        served: Served,
+        served: ServedModel,
         encoder: Encoder,
         journal: Journal,
-        memory: Memory,
-        ahead: EncodeAhead | None,
+        memory: PromptState,
+        ahead: Prefetcher | None,
         link_late: Callable[[], None],
-        keeper: ImageKeeper | None,
+        keeper: AlbumWriter | None,
         options: ClickOptions,
     ) -> None:
         self.served = served
@@ -145,7 +145,7 @@ class ClickDesk:
         self._encoder, self._journal = encoder, journal
         self._memory, self._ahead = memory, ahead
         self._link_late, self._keeper, self._options = link_late, keeper, options
-        self._turns, self._slots = Turns(), Slots(options.decodes)
+        self._turns, self._slots = NewestWinsQueue(), Slots(options.decodes)
 
     def answer(self, request: PredictRequest, clicked: Clicked, watch: Stopwatch) -> dict[str, Any]:
         """Answer a click with masks, or one that nobody wants answered any more with none.
@@ -203,7 +203,7 @@ class ClickDesk:
 
     # What is answered ----------------------------------------------------------------------------
 
-    def _in_turn(self, served: Served, job: ClickJob, watch: Stopwatch) -> ClickResult | None:
+    def _in_turn(self, served: ServedModel, job: ClickJob, watch: Stopwatch) -> ClickResult | None:
         """Compute and keep the answer when the object's turn comes; None if there is none."""
         with ExitStack() as turn:
             with watch.stage("turn"):
@@ -219,7 +219,7 @@ class ClickDesk:
             self._link_late()
         return result
 
-    def _compute(self, served: Served, job: ClickJob, watch: Stopwatch) -> ClickResult:
+    def _compute(self, served: ServedModel, job: ClickJob, watch: Stopwatch) -> ClickResult:
         clicks, box = job.prompt.points, job.prompt.rectangle
         place = job.key.place
         weights, version = served.learning.weights(place.project_id, place.label, place.task_id)
@@ -239,7 +239,9 @@ class ClickDesk:
             with watch.stage("masks"):
                 return self._result(served, job, answer, version)
 
-    def _result(self, served: Served, job: ClickJob, answer: Answer, version: str) -> ClickResult:
+    def _result(
+        self, served: ServedModel, job: ClickJob, answer: Answer, version: str
+    ) -> ClickResult:
         is_first = len(job.prompt.clicks) == 1 and job.prompt.box is None
         n_shown = self._options.alternatives if is_first else 1
         return ClickResult(
@@ -258,7 +260,7 @@ class ClickDesk:
         return render_answer(
             request,
             [
-                Candidate(mask=drawn.shown, score=drawn.predicted_iou)
+                OfferedMask(mask=drawn.shown, score=drawn.predicted_iou)
                 for drawn in result.candidates
                 if drawn.shown is not None
             ],
@@ -269,14 +271,14 @@ class ClickDesk:
 
     # What comes of it ----------------------------------------------------------------------------
 
-    def _follow_up(self, served: Served, job: ClickJob, result: ClickResult) -> None:
+    def _follow_up(self, served: ServedModel, job: ClickJob, result: ClickResult) -> None:
         """Start what runs behind the reply, when nothing is left to compute for it."""
         self._look_ahead(served, job, result.answer)
         served.learning.clicked(job.image, job.identity)
         if self._keeper is not None:
             self._keeper.clicked(job.image, job.identity)
 
-    def _look_ahead(self, served: Served, job: ClickJob, answer: Answer) -> None:
+    def _look_ahead(self, served: ServedModel, job: ClickJob, answer: Answer) -> None:
         if self._ahead is None:
             return
         view = served.interaction.next_view(answer)
@@ -284,7 +286,9 @@ class ClickDesk:
             self._ahead.next_view(job.image, job.identity, view)
 
 
-def _drawn(interaction: Interaction, answer: Answer, token: int, *, is_shown: bool) -> DrawnMask:
+def _drawn(
+    interaction: InteractivePredictor, answer: Answer, token: int, *, is_shown: bool
+) -> DrawnMask:
     size = answer.view.size if is_shown else _draft_size(answer.view.size)
     in_view = interaction.mask_in_view(answer, token, size)
     return DrawnMask(

@@ -29,7 +29,7 @@ class _Line:
     answered: list[_Ticket] = field(default_factory=list)
 
 
-class Turns:
+class NewestWinsQueue:
     """Lets the requests of one object through one by one, those of different objects at once."""
 
     def __init__(self) -> None:

@@ -11,16 +11,16 @@ from typing import Any
 from adaptation.errors import ProtocolError, StropError
 from adaptation.journal import Journal
 from adaptation.models.sam import PromptableSam
-from adaptation.predictor.interactive import Interaction
+from adaptation.predictor.interactive import InteractivePredictor
 from backend.embeddings.encoder import Encoder
-from backend.embeddings.prefetch import EncodeAhead
-from backend.images.album_writer import ImageKeeper
+from backend.embeddings.prefetch import Prefetcher
+from backend.images.album_writer import AlbumWriter
 from backend.learning.interface import Learning, NoLearning
 from backend.protocol import parse_label_config, parse_predict, parse_setup, render_nothing
 from backend.service.base_watcher import BaseWatcher
-from backend.service.clicks import ClickDesk, ClickOptions, Memory, Served
+from backend.service.clicks import ClickHandler, ClickOptions, PromptState, ServedModel
 from backend.service.stopwatch import Stopwatch
-from backend.service.submissions import SubmissionDesk
+from backend.service.submissions import SubmissionHandler
 
 logger = logging.getLogger(__name__)
 
@@ -47,22 +47,22 @@ class SegmentationService:
     def __init__(
         self,
         *,
-        interaction: Interaction,
+        interaction: InteractivePredictor,
         encoder: Encoder,
         journal: Journal,
-        memory: Memory,
-        ahead: EncodeAhead | None = None,
+        memory: PromptState,
+        ahead: Prefetcher | None = None,
         learning: Learning | None = None,
-        keeper: ImageKeeper | None = None,
+        keeper: AlbumWriter | None = None,
         options: ClickOptions | None = None,
         max_waiting: int = 28,
     ) -> None:
         learning = learning or NoLearning()
         self._journal, self._ahead = journal, ahead
         self._learning, self._keeper = learning, keeper
-        self._submissions = SubmissionDesk(journal, memory, learning)
-        self._clicks = ClickDesk(
-            served=Served(interaction=interaction, learning=learning),
+        self._submissions = SubmissionHandler(journal, memory, learning)
+        self._clicks = ClickHandler(
+            served=ServedModel(interaction=interaction, learning=learning),
             encoder=encoder,
             journal=journal,
             memory=memory,
@@ -81,7 +81,7 @@ class SegmentationService:
         """Name and digest of the model, as Label Studio keeps them with predictions."""
         return self._clicks.served.version
 
-    def swap(self, served: Served, timeout_s: float = 10.0) -> None:
+    def swap(self, served: ServedModel, timeout_s: float = 10.0) -> None:
         """Answer with another base decoder from now on.
 
         Clicks in work finish with the one they began with; its learning ends behind them.
@@ -91,7 +91,7 @@ class SegmentationService:
         self._submissions.learn_with(served.learning)
         before.stop(timeout_s)
 
-    def follow(self, watcher: BaseWatcher, served: Callable[[PromptableSam], Served]) -> None:
+    def follow(self, watcher: BaseWatcher, served: Callable[[PromptableSam], ServedModel]) -> None:
         """Take up every base decoder that a watcher finds, until the service is closed.
 
         Args:

@@ -17,13 +17,13 @@ from adaptation.errors import InputError, StoreError, StropError
 from adaptation.journal import Delivery, Journal, SubmissionRecord
 from backend.learning.interface import Learning
 from backend.protocol import parse_webhook
-from backend.service.clicks import Memory
+from backend.service.clicks import PromptState
 from backend.service.records import submission_record
 
 logger = logging.getLogger(__name__)
 
 
-class SubmissionDesk:
+class SubmissionHandler:
     """Takes in what annotators submit, change and delete.  Safe to share between threads.
 
     Args:
@@ -32,7 +32,7 @@ class SubmissionDesk:
         learning: Learns from it.
     """
 
-    def __init__(self, journal: Journal, memory: Memory, learning: Learning) -> None:
+    def __init__(self, journal: Journal, memory: PromptState, learning: Learning) -> None:
         self._journal, self._memory, self._learning = journal, memory, learning
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="submissions")
 

@@ -20,7 +20,9 @@ def discs(tmp_path: Path) -> Path:
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The tiny model and its small learner in place of the catalog's."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("training.evaluation.evaluate.load_base", lambda config: tiny_model())
+    monkeypatch.setattr(
+        "training.evaluation.evaluate.load_evaluated_model", lambda config: tiny_model()
+    )
     monkeypatch.setattr(
         "training.evaluation.learners.make_learners",
         lambda config: OneStepLearners() if config.adapt != "none" else None,

@@ -79,10 +79,10 @@ def run_evaluation(config: EvaluateConfig) -> None:
     """Run, or go on with, an evaluation, and report it."""
     from tqdm import tqdm
 
-    from training.evaluation.evaluate import Evaluation, load_base
+    from training.evaluation.evaluate import Evaluation, load_evaluated_model
     from training.evaluation.learners import make_learners
 
-    evaluation = Evaluation(config, load_base(config), make_learners(config))
+    evaluation = Evaluation(config, load_evaluated_model(config), make_learners(config))
     results = evaluation.finished()
     jobs = evaluation.jobs(results)
     bar = tqdm(

@@ -61,11 +61,11 @@ def command(candidate: Path, **options: Any) -> None:
 
     from training.promotion.gate import Gate
     from training.promotion.promote import measure
-    from training.promotion.report import render
+    from training.promotion.report import render_gate
 
     gate = Gate(config, candidate)
     content = measure(gate, as_command("gate", candidate, config), show_progress)
-    click.echo(render(content))
+    click.echo(render_gate(content))
     click.echo(f"\n{gate.folder}: report.json")
     if not content["is_passed"]:
         click.get_current_context().exit(NOT_PASSED)

@@ -65,7 +65,7 @@ def run_preferences(config: PreferencesConfig) -> None:
     """Make the folder, with a progress bar, and say what is in it."""
     from tqdm import tqdm
 
-    from training.preferences.build import make_preferences, render
+    from training.preferences.build import make_preferences, render_counts
 
     with tqdm(unit=" objects", desc="preferences", disable=None) as bar:
 
@@ -74,5 +74,5 @@ def run_preferences(config: PreferencesConfig) -> None:
             return bar.update
 
         report = make_preferences(config, follow)
-    click.echo(render(report))
+    click.echo(render_counts(report))
     click.echo(f"\n{config.out}: report.json, sheet.html, three tables")

@@ -32,7 +32,7 @@ def command(candidate: Path, name: str | None, report: Path | None, **options: A
     config = read_config(options)
 
     from training.promotion.promote import promote
-    from training.promotion.report import render
+    from training.promotion.report import render_gate
 
     done = promote(
         config,
@@ -45,7 +45,7 @@ def command(candidate: Path, name: str | None, report: Path | None, **options: A
     if not done.is_new:
         click.echo(f"{candidate.name} is in use already, as {done.name}: nothing to do.")
         return
-    click.echo(render(done.report))
+    click.echo(render_gate(done.report))
     click.echo(f"\n{done.folder}: report.json")
     if done.name is None:
         click.echo("Nothing was changed.")

@@ -36,10 +36,10 @@ from training.evaluation.streams import (
     split_sessions,
     stream_order,
 )
-from training.runtime.embedding_cache import Encoder, EncodingStore
+from training.runtime.embedding_cache import CachedEncoder, EncodingStore
 from training.runtime.workers import stream_jobs
 
-__all__ = ["EvaluateConfig", "Evaluation", "Learner", "LearnerFactory", "load_base"]
+__all__ = ["EvaluateConfig", "Evaluation", "Learner", "LearnerFactory", "load_evaluated_model"]
 
 
 class LearnerFactory(Protocol):
@@ -54,7 +54,7 @@ class LearnerFactory(Protocol):
         ...
 
 
-def load_base(config: EvaluateConfig) -> PromptableSam:
+def load_evaluated_model(config: EvaluateConfig) -> PromptableSam:
     """The model to evaluate, with its base decoder and its adapter where they are given."""
     sam = load_model(
         config.model,
@@ -211,7 +211,9 @@ class Evaluation:
     def go_on(self, jobs: Sequence[Job]) -> Iterator[ObjectResult]:
         """Do jobs; every result is on disk before it is yielded."""
         workers = min(self.config.workers, len(jobs))
-        load = partial(load_base, self.config) if workers > 1 else partial(_same, self.sam)
+        load = (
+            partial(load_evaluated_model, self.config) if workers > 1 else partial(_same, self.sam)
+        )
         prepare = partial(prepare_worker, self.config, load, self._learners)
         for result in stream_jobs(jobs, prepare, workers):
             self.run.append(result)
@@ -265,7 +267,7 @@ def prepare_worker(
     harness = Harness(
         sam,
         open_dataset(config),
-        Encoder(sam, store),
+        CachedEncoder(sam, store),
         config.rules(),
         config.zoom,
         corrector=ClickCorrection(CorrectionSettings(), sam.input_size) if config.correct else None,

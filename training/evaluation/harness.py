@@ -1,7 +1,7 @@
 """The stream of the evaluation: objects one after the other, a simulated annotator, a learner.
 
 What is measured is what is served: every click goes through
-`adaptation.predictor.interactive.Interaction`.
+`adaptation.predictor.interactive.InteractivePredictor`.
 A learner sees what a real annotator gives and nothing else: the clicks, and the mask that is
 submitted at the end.  That mask is the current prediction when its IoU has reached the target (the
 annotator keeps it), else, after the last click, the ground truth (the annotator paints the rest).
@@ -21,12 +21,18 @@ from torch import Tensor
 from adaptation.errors import ImageError
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.guided_filter import EdgeSettings
-from adaptation.predictor.interactive import Answer, Corrector, Encode, Interaction, ObjectState
+from adaptation.predictor.interactive import (
+    Answer,
+    Corrector,
+    Encode,
+    InteractivePredictor,
+    ObjectState,
+)
 from adaptation.predictor.zoom import View, ZoomSettings
 from adaptation.simulation.annotator import Annotator, Rules
 from adaptation.storage.datasets import FolderSet, ObjectRef
 from adaptation.types import Click, Embedding, Size
-from training.runtime.embedding_cache import Encoder
+from training.runtime.embedding_cache import CachedEncoder
 
 Mask = NDArray[np.bool_]
 Mode = Literal["frozen", "adapted"]
@@ -131,7 +137,7 @@ class Harness:
         self,
         sam: PromptableSam,
         dataset: FolderSet,
-        encoder: Encoder,
+        encoder: CachedEncoder,
         rules: Rules,
         zoom: ZoomSettings,
         *,
@@ -205,7 +211,7 @@ class Harness:
             started, watch.seconds = self._clock(), 0.0
             weights = None if learner is None else learner.weights(len(annotator.clicks))
             corrector = self._corrector if learner is None else learner.corrector
-            interaction = Interaction(self.sam, self._zoom, corrector, edges=self._edges)
+            interaction = InteractivePredictor(self.sam, self._zoom, corrector, edges=self._edges)
             answer = interaction.answer(
                 watch, record.image_size, annotator.clicks, annotator.box, record.state, weights
             )

@@ -54,7 +54,7 @@ class OnlineSession:
         """Learn from a finished object, then think."""
         self._learner.observe_mask(answers, answers[-1].state.clicks, mask, encode)
         for _ in range(self._stretches):
-            if self._learner.think() == 0:
+            if self._learner.train_idle() == 0:
                 return
 
 

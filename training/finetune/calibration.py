@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adaptation.errors import InputError, ModelError
-from adaptation.learning.examples import AskedPrompt
+from adaptation.learning.examples import StoredPrompt
 from adaptation.learning.losses import mask_iou
 from adaptation.models.base_decoder import read_card
 from adaptation.models.sam import PromptableSam
@@ -38,10 +38,10 @@ from adaptation.types import Click, Embedding, Prompt, Size
 from training.evaluation.results import RunFolder
 from training.finetune.collator import best_is_scored_highest
 from training.finetune.config import TUNED, ObjectsConfig
-from training.finetune.metrics import Tally
-from training.finetune.objects import Exercise, check_mask, find_exercises
-from training.finetune.prompt_cache import Replay, Replayer, Unusable, plane
-from training.finetune.report import Story, write_result, write_row
+from training.finetune.metrics import MetricSums
+from training.finetune.objects import LabeledObject, check_mask, find_objects
+from training.finetune.prompt_cache import CachedPrompts, PromptCache, Unusable, plane
+from training.finetune.report import RunSummary, write_result, write_row
 from training.finetune.screening import usable
 from training.finetune.trainer import open_model, open_replayer
 from training.runtime.checkpoints import LOG
@@ -93,7 +93,7 @@ class LoneClicks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Change:
+class ScoreUpdate:
     """What is added to the rows of the last layer that score candidates.
 
     Args:
@@ -109,7 +109,7 @@ class Change:
         return clicks.scores + clicks.features @ self.weight.T + self.bias
 
 
-def fit(clicks: LoneClicks, l2: float) -> Change:
+def fit(clicks: LoneClicks, l2: float) -> ScoreUpdate:
     """Ridge regression of what the scores lack: min |X W + b - (ious - scores)|^2 / N + l2 |W|^2.
 
     X are the features, each with mean 0 and variance 1; those that never change say nothing.
@@ -125,12 +125,12 @@ def fit(clicks: LoneClicks, l2: float) -> Change:
     offset = lacking.mean(dim=0)
     penalty = l2 * len(clicks) * torch.eye(x.shape[1], dtype=x.dtype)
     weight = torch.linalg.solve(x.T @ x + penalty, x.T @ (lacking - offset)).T * scale
-    return Change(weight=weight, bias=offset - weight @ mean)
+    return ScoreUpdate(weight=weight, bias=offset - weight @ mean)
 
 
 def measured(clicks: LoneClicks, scores: Tensor) -> dict[str, float]:
     """What scores, [N, T - 1], are worth."""
-    tally = Tally()
+    tally = MetricSums()
     highest = scores.argmax(dim=1, keepdim=True)
     tally.note("iou", clicks.ious.gather(1, highest)[:, 0])
     tally.note("predicted_iou_error", (scores - clicks.ious).abs().flatten())
@@ -190,7 +190,7 @@ def _as_shown(logits: Tensor, prompt: Prompt, embedding: Embedding, sam: Prompta
     return pointed_at(logits, prompt, embedding, sam.input_size / sam.low_res_size)
 
 
-def calibrated(sam: PromptableSam, change: Change) -> dict[str, Tensor]:
+def calibrated(sam: PromptableSam, change: ScoreUpdate) -> dict[str, Tensor]:
     """All of the decoder's parameters, with the scores of the candidates changed."""
     parameters = dict(sam.decoder_parameters())
     name = last_layer(parameters)
@@ -213,14 +213,14 @@ class Clicks:
         replayer: Of the model.
     """
 
-    def __init__(self, config: CalibrationConfig, replayer: Replayer) -> None:
+    def __init__(self, config: CalibrationConfig, replayer: PromptCache) -> None:
         self._config, self._replayer = config, replayer
 
-    def replay(self, item: Exercise) -> Replay:
+    def replay(self, item: LabeledObject) -> CachedPrompts:
         """An object's lone clicks, and its mask on the grid of the logits."""
         config = self._config
 
-        def make(encode: Encode, size: Size) -> tuple[Sequence[AskedPrompt], Mapping[str, Tensor]]:
+        def make(encode: Encode, size: Size) -> tuple[Sequence[StoredPrompt], Mapping[str, Tensor]]:
             truth, view = item.mask(), View.full(size)
             check_mask(truth, size)
             framed = encode(view).input_size
@@ -228,13 +228,13 @@ class Clicks:
             if not bool((labels == 1).any()):
                 raise Unusable("its mask vanishes at the model's resolution")
             prompts = (Prompt(clicks=(click,)) for click in lone_clicks(item, truth, config))
-            asked = [AskedPrompt(view=view, prompt=each, input_size=framed) for each in prompts]
+            asked = [StoredPrompt(view=view, prompt=each, input_size=framed) for each in prompts]
             return asked, {"labels": labels}
 
         key = f"lone clicks {item.key} {config.clicks} {config.seed}"
         return self._replayer.replay(key, item.image_key, item.read, make)
 
-    def of(self, items: Sequence[Exercise], name: str) -> LoneClicks | None:
+    def of(self, items: Sequence[LabeledObject], name: str) -> LoneClicks | None:
         """The answers to all clicks on some objects; None without objects."""
         found = [
             answer
@@ -247,7 +247,7 @@ class Clicks:
         features, scores, ious = (torch.cat(part) for part in parts)
         return LoneClicks(features=features, scores=scores, ious=ious)
 
-    def _answers(self, item: Exercise) -> Iterator[LoneClicks]:
+    def _answers(self, item: LabeledObject) -> Iterator[LoneClicks]:
         replay = self.replay(item)
         encode = self._replayer.encode(replay, item.read, item.name)
         for asked in replay.asked:
@@ -255,7 +255,7 @@ class Clicks:
             yield ask(self._replayer.sam, embedding, asked.prompt, replay.planes["labels"])
 
 
-def lone_clicks(item: Exercise, truth: Mask, config: CalibrationConfig) -> Iterator[Click]:
+def lone_clicks(item: LabeledObject, truth: Mask, config: CalibrationConfig) -> Iterator[Click]:
     """The first click that was made on an object, and others that might have been."""
     digest = hashlib.sha256(item.key.encode()).digest()
     rng = np.random.default_rng([config.seed, *digest[:8]])
@@ -281,7 +281,7 @@ def run(config: CalibrationConfig, command: str = "strop-train calibrate") -> No
     started = time.monotonic()
     sam = open_model(config, Rank())
     clicks = Clicks(config, open_replayer(config, sam))
-    exercises = find_exercises(config)
+    exercises = find_objects(config)
     items, left_out = usable(exercises, clicks.replay, Rank(), config.max_unusable)
     train = [item for item in items if item.split == "train"]
     val = [item for item in items if item.split == "val"]
@@ -296,7 +296,7 @@ def run(config: CalibrationConfig, command: str = "strop-train calibrate") -> No
         for step, scores in enumerate((held_out.scores, change.scores(held_out))):
             values = {f"eval_{name}": value for name, value in measured(held_out, scores).items()}
             write_row(config.run, {"step": step, **values})
-    story = Story(
+    story = RunSummary(
         command=command,
         identity=identity,
         notes={"left_out": {reason: asdict(group) for reason, group in left_out.items()}},
@@ -310,8 +310,8 @@ def run(config: CalibrationConfig, command: str = "strop-train calibrate") -> No
 def _identity(
     config: CalibrationConfig,
     sam: PromptableSam,
-    train: Sequence[Exercise],
-    val: Sequence[Exercise],
+    train: Sequence[LabeledObject],
+    val: Sequence[LabeledObject],
 ) -> dict[str, Any]:
     parent = "base" if config.base is None else read_card(config.base).stage
     keys = "\n".join(item.key for item in (*train, *val))

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from adaptation.learning.examples import UNLABELLED, AskedPrompt
+from adaptation.learning.examples import UNLABELLED, StoredPrompt
 from adaptation.learning.losses import mask_iou
 from adaptation.masks import Rle, decode_rle
 from adaptation.predictor.interactive import Answer, Encode
 from adaptation.predictor.zoom import View
 from adaptation.types import Embedding, MaskPrediction, Prompt, Size
-from training.finetune.comparisons import Comparison
+from training.finetune.comparisons import RankedMasks
 from training.finetune.prompt_cache import (
-    Replay,
-    Replayer,
+    CachedPrompts,
+    PromptCache,
     Unusable,
     answered_in_turn,
     float_prompt,
@@ -33,7 +33,7 @@ _N_PLANES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Compared:
+class PreferenceBatch:
     """B prompts with up to K masks each, best first, on the grid of the logits.
 
     Args:
@@ -62,7 +62,7 @@ class Compared:
         return len(self.prompts)
 
 
-class Desk:
+class PreferenceCollator:
     """Lays comparisons out side by side.
 
     The clicks of an object are answered once, for all comparisons that are about it.
@@ -71,12 +71,12 @@ class Desk:
         replayer: Of the base model.
     """
 
-    def __init__(self, replayer: Replayer) -> None:
+    def __init__(self, replayer: PromptCache) -> None:
         self.replayer = replayer
-        self._latest: tuple[Any, Replay] | None = None
+        self._latest: tuple[Any, CachedPrompts] | None = None
         self._plane = lru_cache(_N_PLANES)(self._plane_of)
 
-    def replay(self, item: Comparison) -> Replay:
+    def replay(self, item: RankedMasks) -> CachedPrompts:
         """The prompts of an item's chain; it has the one of its `turn`."""
         chain = (item.image_key, item.chain, item.box)
         if self._latest is None or self._latest[0] != chain:
@@ -87,12 +87,12 @@ class Desk:
         return self._latest[1]
 
     def _make(
-        self, item: Comparison, encode: Encode, size: Size
+        self, item: RankedMasks, encode: Encode, size: Size
     ) -> tuple[Sequence[Answer], Mapping[str, Tensor]]:
         interaction = self.replayer.interaction
         return answered_in_turn(interaction, encode, size, item.chain, item.box), {}
 
-    def check(self, item: Comparison) -> None:
+    def check(self, item: RankedMasks) -> None:
         """Replay an item, and look at its masks.
 
         Raises:
@@ -105,14 +105,14 @@ class Desk:
         if any(torch.equal(a, b) for a, b in zip(masks, masks[1:], strict=False)):
             raise Unusable("two of its masks are the same at the model's resolution")
 
-    def _masks(self, item: Comparison, asked: AskedPrompt) -> list[Tensor]:
+    def _masks(self, item: RankedMasks, asked: StoredPrompt) -> list[Tensor]:
         """The compared masks on the grid of the logits of the prompt's view, `[h, w]` int8 each."""
         return [self._plane(rle, asked.view, asked.input_size) for rle in item.candidates]
 
     def _plane_of(self, rle: Rle, view: View, input_size: Size) -> Tensor:
         return plane(decode_rle(rle), view, input_size, self.replayer.sam)
 
-    def batch(self, items: Sequence[Comparison]) -> Compared:
+    def batch(self, items: Sequence[RankedMasks]) -> PreferenceBatch:
         """Lay out B comparisons; those with fewer masks than others are padded."""
         replays = [self.replay(item) for item in items]
         asked = [r.asked[item.turn] for r, item in zip(replays, items, strict=True)]
@@ -133,7 +133,7 @@ class Desk:
         encoders = [
             self.replayer.encode(r, i.read, i.name) for r, i in zip(replays, items, strict=True)
         ]
-        return Compared(
+        return PreferenceBatch(
             embeddings=[e(a.view) for e, a in zip(encoders, asked, strict=True)],
             prompts=[float_prompt(a.prompt) for a in asked],
             masks=(masks == 1).float().to(device),
@@ -147,7 +147,7 @@ class Desk:
 
 
 def known_quality(
-    prediction: MaskPrediction, reference: Reference, batch: Compared
+    prediction: MaskPrediction, reference: Reference, batch: PreferenceBatch
 ) -> tuple[Tensor, Tensor]:
     """What is known of the decoder's own masks: their order, and their IoU, both [B, T].
 

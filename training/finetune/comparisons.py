@@ -25,7 +25,7 @@ from training.preferences.files import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison(Subject):
+class RankedMasks(Subject):
     """A prompt, and masks for it from the best to the worst.
 
     Args:
@@ -67,7 +67,7 @@ class Comparison(Subject):
 
 def comparisons_of_preferences(
     folder: Path, album: Album, *, lists: bool, most_clicks: int | None = None
-) -> list[Comparison]:
+) -> list[RankedMasks]:
     """What people preferred, image by image.
 
     Args:
@@ -88,18 +88,18 @@ def comparisons_of_preferences(
     return sorted(found, key=lambda item: (item.image_key, item.name))
 
 
-def of_objects(items: Sequence[Comparison], count: int | None, seed: int) -> list[Comparison]:
+def of_objects(items: Sequence[RankedMasks], count: int | None, seed: int) -> list[RankedMasks]:
     """The comparisons of at most so many objects, drawn by their ids and the seed."""
     drawn = drawn_names({item.object_id for item in items}, count, seed)
     return [item for item in items if item.object_id in drawn]
 
 
-def bounded(items: Sequence[Comparison], most: int | None, seed: int) -> list[Comparison]:
+def bounded(items: Sequence[RankedMasks], most: int | None, seed: int) -> list[RankedMasks]:
     """At most so many comparisons of each source of an object, drawn by their keys and the seed.
 
     What is drawn of an object depends on nothing but its own comparisons.
     """
-    groups: dict[tuple[str, str, str], list[Comparison]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[RankedMasks]] = defaultdict(list)
     for item in items:
         groups[item.image_key, item.object_id, item.source].append(item)
     kept = {
@@ -143,8 +143,8 @@ class _Known:
         return max(alike, key=len)
 
 
-def _of_pair(pair: PreferencePair, known: _Known) -> Comparison:
-    return Comparison(
+def _of_pair(pair: PreferencePair, known: _Known) -> RankedMasks:
+    return RankedMasks(
         **known.about(pair, pair.pair_id),
         source=pair.source,
         candidates=(pair.chosen, pair.rejected),
@@ -153,8 +153,8 @@ def _of_pair(pair: PreferencePair, known: _Known) -> Comparison:
     )
 
 
-def _of_list(ranked: RankedList, known: _Known) -> Comparison:
-    return Comparison(
+def _of_list(ranked: RankedList, known: _Known) -> RankedMasks:
+    return RankedMasks(
         **known.about(ranked, ranked.ranking_id),
         source=ranked.source,
         candidates=ranked.candidates,

@@ -25,20 +25,25 @@ from adaptation.models.base_decoder import read_card
 from adaptation.storage.album import Album
 from adaptation.types import MaskPrediction
 from training.finetune import preference_losses
-from training.finetune.collator import Compared, Desk, best_is_scored_highest, known_quality
+from training.finetune.collator import (
+    PreferenceBatch,
+    PreferenceCollator,
+    best_is_scored_highest,
+    known_quality,
+)
 from training.finetune.comparisons import (
-    Comparison,
+    RankedMasks,
     bounded,
     comparisons_of_preferences,
     of_objects,
 )
 from training.finetune.config import TUNED, TuningConfig
-from training.finetune.metrics import Tally
+from training.finetune.metrics import MetricSums
 from training.finetune.policy import Policy
-from training.finetune.prompt_cache import Replayer
+from training.finetune.prompt_cache import PromptCache
 from training.finetune.reference import NO_TOKEN, Reference, match_tokens, reference_of
 from training.finetune.screening import usable
-from training.finetune.trainer import Pick, Tuning, open_model, open_replayer
+from training.finetune.trainer import Pick, Trainer, open_model, open_replayer
 from training.preferences.rows import SOURCES
 from training.runtime.distributed import Rank, run_ranks
 
@@ -126,8 +131,8 @@ class DpoRecipe:
 
     stage = STAGE
 
-    def __init__(self, config: DpoConfig, replayer: Replayer, rank: Rank) -> None:
-        self._config, self._desk, self._sam = config, Desk(replayer), replayer.sam
+    def __init__(self, config: DpoConfig, replayer: PromptCache, rank: Rank) -> None:
+        self._config, self._desk, self._sam = config, PreferenceCollator(replayer), replayer.sam
         found = find_comparisons(config)
         items, self._left_out = usable(found, self._desk.check, rank, config.max_unusable)
         self._train = [item for item in items if item.split == "train"]
@@ -168,7 +173,7 @@ class DpoRecipe:
         logps, token, matches = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         return Reference(logps=logps, token=token, matches=matches)
 
-    def _logps(self, prediction: MaskPrediction, token: Tensor, batch: Compared) -> Tensor:
+    def _logps(self, prediction: MaskPrediction, token: Tensor, batch: PreferenceBatch) -> Tensor:
         """Log-likelihoods of the compared masks under the given tokens: [B, K], 0 in padding."""
         rows = torch.arange(len(batch), device=token.device)
         logits = prediction.low_res_logits[rows, token]
@@ -182,16 +187,16 @@ class DpoRecipe:
 
     # Losses
 
-    def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, Tally]:
+    def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, MetricSums]:
         """The sum of the comparisons' losses."""
         losses, tally = self._losses(policy, [pick.index for pick in picks])
         return losses.sum(), tally
 
-    def validate(self, policy: Policy, picks: Sequence[Pick]) -> Tally:
+    def validate(self, policy: Policy, picks: Sequence[Pick]) -> MetricSums:
         """The same measures on comparisons that are not trained on."""
         return self._losses(policy, [self.n_train + pick.index for pick in picks])[1]
 
-    def _losses(self, policy: Policy, indices: Sequence[int]) -> tuple[Tensor, Tally]:
+    def _losses(self, policy: Policy, indices: Sequence[int]) -> tuple[Tensor, MetricSums]:
         """[B] losses of the items with these numbers, and what to report."""
         config = self._config
         batch = self._desk.batch([self._items[index] for index in indices])
@@ -227,8 +232,8 @@ class DpoRecipe:
         return preference_losses.dpo(*pair, *ref_pair, beta=config.beta, label_smoothing=smoothing)
 
     def _calibration(
-        self, prediction: MaskPrediction, reference: Reference, batch: Compared
-    ) -> tuple[Tensor, Tally]:
+        self, prediction: MaskPrediction, reference: Reference, batch: PreferenceBatch
+    ) -> tuple[Tensor, MetricSums]:
         """[B] calibration losses, and how often the best mask is the highest scored one."""
         config, scores = self._config, prediction.predicted_iou
         quality, iou = known_quality(prediction, reference, batch)
@@ -236,7 +241,7 @@ class DpoRecipe:
             scores, quality, temperature=config.temperature, min_gap=config.min_gap
         )
         error = preference_losses.score_error(scores, iou)
-        tally = Tally()
+        tally = MetricSums()
         tally.note("calibration/accuracies", best_is_scored_highest(scores, quality))
         tally.note("calibration/error", (scores - iou).abs().flatten())
         tally.note_gap("calibration/ece", scores, iou)
@@ -264,7 +269,7 @@ class DpoRecipe:
         }
 
 
-def find_comparisons(config: DpoConfig) -> list[Comparison]:
+def find_comparisons(config: DpoConfig) -> list[RankedMasks]:
     """The comparisons of the config's folders that its filters and its bound let through.
 
     They come image by image, and an object's one after the other.
@@ -300,4 +305,4 @@ def _train(job: tuple[DpoConfig, str], rank: Rank) -> None:
     config, command = job
     sam = open_model(config, rank)
     recipe = DpoRecipe(config, open_replayer(config, sam), rank)
-    Tuning(config, sam, recipe, rank, command).run()
+    Trainer(config, sam, recipe, rank, command).run()

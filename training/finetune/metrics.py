@@ -13,7 +13,7 @@ _TENTH = "#"
 
 
 @dataclass(slots=True)
-class Tally:
+class MetricSums:
     """Sums and counts by name, so that means stay exact however the examples were shared out."""
 
     values: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -40,17 +40,17 @@ class Tally:
         for index in range(N_TENTHS):
             self.note(f"{name}{_TENTH}{index}", gap[tenth == index])
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: MetricSums) -> None:
         """Add another one."""
         for name, (total, count) in other.values.items():
             mine = self.values.get(name, (0.0, 0.0))
             self.values[name] = mine[0] + total, mine[1] + count
 
-    def over_ranks(self, rank: Rank) -> Tally:
+    def over_ranks(self, rank: Rank) -> MetricSums:
         """The sum over all ranks, on every rank."""
-        total = Tally()
+        total = MetricSums()
         for values in rank.gather(self.values):
-            total.add(Tally(values))
+            total.add(MetricSums(values))
         return total
 
     def means(self, prefix: str = "") -> dict[str, float]:

@@ -65,7 +65,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exercise(Subject):
+class LabeledObject(Subject):
     """An object whose mask is known.
 
     Args:
@@ -85,14 +85,16 @@ class Exercise(Subject):
 # Objects -----------------------------------------------------------------------------------------
 
 
-def exercises_of_set(dataset: FolderSet, refs: Sequence[ObjectRef], split: Split) -> list[Exercise]:
+def objects_of_set(
+    dataset: FolderSet, refs: Sequence[ObjectRef], split: Split
+) -> list[LabeledObject]:
     """Objects of a data folder, image by image."""
     digest = cache(file_sha256)
     exercises = []
     for ref in sorted(refs):
         labels = dataset.root / "masks" / f"{ref.stem}.png"
         exercises.append(
-            Exercise(
+            LabeledObject(
                 name=f"{ref.dataset}/{ref.stem}/{ref.label}",
                 split=split,
                 image_key=digest(dataset.paths[ref.stem]),
@@ -104,11 +106,11 @@ def exercises_of_set(dataset: FolderSet, refs: Sequence[ObjectRef], split: Split
     return exercises
 
 
-def exercises_of_preferences(folder: Path, album: Album) -> list[Exercise]:
+def objects_of_preferences(folder: Path, album: Album) -> list[LabeledObject]:
     """Finished objects of a preferences folder, image by image, with the clicks of their prompt."""
     examples = read_examples(folder)
     return [
-        Exercise(
+        LabeledObject(
             **_subject(example, example.object_id, album),
             mask_key=str(example.mask),
             mask=partial(decode_rle, example.mask),
@@ -165,22 +167,22 @@ def _read_sized(album: Album, image_id: str, size: Size) -> NDArray[np.uint8]:
 # What can be used --------------------------------------------------------------------------------
 
 
-def find_exercises(config: ObjectsConfig) -> list[Exercise]:
+def find_objects(config: ObjectsConfig) -> list[LabeledObject]:
     """All objects, image by image; held out are groups of folders, and images of preferences.
 
     Raises:
         SettingsError: A set is not there.
         InputError: A preferences folder is damaged.
     """
-    found: list[Exercise] = []
+    found: list[LabeledObject] = []
     for dataset in open_sets(config.data, config.sets) if config.data is not None else []:
         train, held_out = _drawn(dataset, config)
-        found += exercises_of_set(dataset, train, "train")
-        found += exercises_of_set(dataset, held_out, "val")
+        found += objects_of_set(dataset, train, "train")
+        found += objects_of_set(dataset, held_out, "val")
     if config.album is not None:
         album = Album(config.album)
         for folder in config.preferences:
-            examples = exercises_of_preferences(folder, album)
+            examples = objects_of_preferences(folder, album)
             drawn = drawn_names({each.name for each in examples}, config.objects, config.seed)
             found += [each for each in examples if each.name in drawn]
     return found

@@ -25,12 +25,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptation.errors import ImageError, InputError
-from adaptation.learning.examples import UNLABELLED, Asked, AskedPrompt, low_res_mask
+from adaptation.learning.examples import UNLABELLED, DecodedPrompt, StoredPrompt, low_res_mask
 from adaptation.models.sam import PromptableSam, digest_of_pixels
-from adaptation.predictor.interactive import Answer, Encode, Interaction
+from adaptation.predictor.interactive import Answer, Encode, InteractivePredictor
 from adaptation.predictor.zoom import View, ZoomSettings
 from adaptation.types import Box, Click, Prompt, Size
-from training.runtime.embedding_cache import Encoder
+from training.runtime.embedding_cache import CachedEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Replay:
+class CachedPrompts:
     """What an object's clicks asked the decoder, and what the answers are compared with.
 
     Args:
@@ -51,7 +51,7 @@ class Replay:
     """
 
     image_id: str
-    asked: tuple[AskedPrompt, ...]
+    asked: tuple[StoredPrompt, ...]
     planes: Mapping[str, Tensor]
 
 
@@ -79,7 +79,11 @@ def plane(mask: Mask, view: View, input_size: Size, sam: PromptableSam) -> Tenso
 
 
 def answered_in_turn(
-    interaction: Interaction, encode: Encode, size: Size, clicks: Sequence[Click], box: Box | None
+    interaction: InteractivePredictor,
+    encode: Encode,
+    size: Size,
+    clicks: Sequence[Click],
+    box: Box | None,
 ) -> list[Answer]:
     """Clicks that were made, answered one after the other; a box without a click has one answer."""
     answers: list[Answer] = []
@@ -96,7 +100,7 @@ def float_prompt(prompt: Prompt) -> Prompt:
     return replace(prompt, mask_input=prompt.mask_input.float())
 
 
-class Replayer:
+class PromptCache:
     """Answers clicks again on the base decoder, and keeps what was asked.
 
     Args:
@@ -107,10 +111,10 @@ class Replayer:
     """
 
     def __init__(
-        self, sam: PromptableSam, encoder: Encoder, folder: Path, zoom: ZoomSettings
+        self, sam: PromptableSam, encoder: CachedEncoder, folder: Path, zoom: ZoomSettings
     ) -> None:
         self.sam = sam
-        self.interaction = Interaction(sam, zoom)
+        self.interaction = InteractivePredictor(sam, zoom)
         self._encoder = encoder
         self._folder = folder
         self._latest: tuple[str, Image, str] | None = None
@@ -120,8 +124,8 @@ class Replayer:
         key: str,
         image_key: str,
         read: Callable[[], Image],
-        make: Callable[[Encode, Size], tuple[Sequence[Asked], Mapping[str, Tensor]]],
-    ) -> Replay:
+        make: Callable[[Encode, Size], tuple[Sequence[DecodedPrompt], Mapping[str, Tensor]]],
+    ) -> CachedPrompts:
         """A replay from the disk, else made and kept there.
 
         Args:
@@ -142,12 +146,12 @@ class Replayer:
             image, image_id = self._image(image_key, read)
             encode = self._encoder.of_id(image_id, lambda: image)
             asked, planes = make(encode, (image.shape[0], image.shape[1]))
-            kept = tuple(AskedPrompt.of(a) for a in asked)
-            found = Replay(image_id=image_id, asked=kept, planes=planes)
+            kept = tuple(StoredPrompt.of(a) for a in asked)
+            found = CachedPrompts(image_id=image_id, asked=kept, planes=planes)
             save_replay(path, found)
         return found
 
-    def encode(self, replay: Replay, read: Callable[[], Image], name: str) -> Encode:
+    def encode(self, replay: CachedPrompts, read: Callable[[], Image], name: str) -> Encode:
         """Embeddings of a replay's views; the image is read only where one is in no cache.
 
         Raises:
@@ -175,7 +179,7 @@ class Replayer:
 # On disk -----------------------------------------------------------------------------------------
 
 
-def save_replay(path: Path, replay: Replay) -> None:
+def save_replay(path: Path, replay: CachedPrompts) -> None:
     """Write a replay whole or not at all; a full disk is logged and costs speed only."""
     tensors = {f"plane.{name}": value.contiguous() for name, value in replay.planes.items()}
     for index, asked in enumerate(replay.asked):
@@ -193,7 +197,7 @@ def save_replay(path: Path, replay: Replay) -> None:
             draft.unlink()
 
 
-def load_replay(path: Path) -> Replay | None:
+def load_replay(path: Path) -> CachedPrompts | None:
     """Read a replay; None where there is none, or a damaged one."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -207,10 +211,10 @@ def load_replay(path: Path) -> Replay | None:
     rows = enumerate(fields["asked"])
     planes = {n.removeprefix("plane."): t for n, t in tensors.items() if n.startswith("plane.")}
     asked = tuple(_read_asked(row, tensors.get(f"mask_input.{i}")) for i, row in rows)
-    return Replay(image_id=fields["image_id"], asked=asked, planes=planes)
+    return CachedPrompts(image_id=fields["image_id"], asked=asked, planes=planes)
 
 
-def _asked_row(asked: AskedPrompt) -> dict[str, Any]:
+def _asked_row(asked: StoredPrompt) -> dict[str, Any]:
     prompt = asked.prompt
     return {
         "view": asdict(asked.view),
@@ -220,11 +224,11 @@ def _asked_row(asked: AskedPrompt) -> dict[str, Any]:
     }
 
 
-def _read_asked(row: Mapping[str, Any], mask_input: Tensor | None) -> AskedPrompt:
+def _read_asked(row: Mapping[str, Any], mask_input: Tensor | None) -> StoredPrompt:
     height, width = row["input_size"]
     prompt = Prompt(
         clicks=tuple(Click(**click) for click in row["clicks"]),
         box=None if row["box"] is None else Box(**row["box"]),
         mask_input=mask_input,
     )
-    return AskedPrompt(view=View(**row["view"]), prompt=prompt, input_size=(height, width))
+    return StoredPrompt(view=View(**row["view"]), prompt=prompt, input_size=(height, width))

@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
+class RunSummary:
     """How a result came about.
 
     Args:
@@ -81,7 +81,7 @@ def write_checkpoint(run: Path, content: Mapping[str, Any], step: int) -> None:
 
 
 def write_result(
-    run: Path, sam: PromptableSam, decoder: Mapping[str, Tensor], story: Story
+    run: Path, sam: PromptableSam, decoder: Mapping[str, Tensor], story: RunSummary
 ) -> None:
     """Write `decoder.safetensors` and `report.json`.
 

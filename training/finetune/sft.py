@@ -15,6 +15,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptation.errors import InputError
-from adaptation.learning.examples import Lesson, asked, lesson_loss, window_around
+from adaptation.learning.examples import TrainingExample, asked, example_loss, window_around
 from adaptation.learning.losses import mask_iou
 from adaptation.models.sam import PromptableSam
-from adaptation.predictor.interactive import Answer, Encode, Interaction
+from adaptation.predictor.interactive import Answer, Encode, InteractivePredictor
 from adaptation.simulation.clicker import jittered_box, noisy_click
 from adaptation.types import Box, Click, Embedding, MaskPrediction, Prompt, Size, Window
 from training.finetune.collator import best_is_scored_highest
 from training.finetune.config import ObjectsConfig, TuningConfig
-from training.finetune.metrics import Tally
-from training.finetune.objects import Exercise, check_mask, find_exercises
+from training.finetune.metrics import MetricSums
+from training.finetune.objects import LabeledObject, check_mask, find_objects
 from training.finetune.policy import Policy
-from training.finetune.prompt_cache import Replay, Replayer, Unusable, answered_in_turn, plane
+from training.finetune.prompt_cache import (
+    CachedPrompts,
+    PromptCache,
+    Unusable,
+    answered_in_turn,
+    plane,
+)
 from training.finetune.screening import usable
 from training.finetune.simulated_prompts import simulated_prompts
-from training.finetune.trainer import Pick, Tuning, open_model, open_replayer
+from training.finetune.trainer import Pick, Trainer, open_model, open_replayer
 from training.runtime.distributed import Rank, run_ranks
 
 STAGE = "sft"
@@ -86,18 +93,16 @@ class SftRecipe:
 
     stage = STAGE
 
-    def __init__(self, config: SftConfig, replayer: Replayer, rank: Rank) -> None:
+    def __init__(self, config: SftConfig, replayer: PromptCache, rank: Rank) -> None:
         self._config, self._replayer = config, replayer
-        items, self._left_out = usable(
-            find_exercises(config), self.replay, rank, config.max_unusable
-        )
+        items, self._left_out = usable(find_objects(config), self.replay, rank, config.max_unusable)
         self._train = [item for item in items if item.split == "train"]
         self._val = [item for item in items if item.split == "val"]
         if not self._train:
             raise InputError("All objects are held out for validation; there are too few.")
         self.n_train, self.n_val = len(self._train), len(self._val)
 
-    def replay(self, item: Exercise) -> Replay:
+    def replay(self, item: LabeledObject) -> CachedPrompts:
         """An object's prompts, and its mask in the view of each."""
         config = self._config
         settings = f"{config.clicks} {config.prompts} {config.boxes} {config.seed}"
@@ -113,57 +118,59 @@ class SftRecipe:
         return self._replayer.replay(f"{item.key} {settings}", item.image_key, item.read, make)
 
     @property
-    def items(self) -> Sequence[Exercise]:
+    def items(self) -> Sequence[LabeledObject]:
         """What is trained on."""
         return self._train
 
-    def with_replayer(self, replayer: Replayer) -> SftRecipe:
+    def with_replayer(self, replayer: PromptCache) -> SftRecipe:
         """The same objects, replayed by another one."""
         other = copy.copy(self)
         other._replayer = replayer
         return other
 
-    def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, Tally]:
+    def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, MetricSums]:
         """The sum of the losses of one prompt of each object."""
-        tally, losses = Tally(), []
-        for prediction, lessons in self._answered(policy, self._turns(policy, picks)):
-            mean = lesson_loss(prediction, lessons, self._config.iou_weight)
-            losses.append(mean * len(lessons))
-            tally.add(_tally(prediction, lessons))
-            tally.note("loss", mean.detach().expand(len(lessons)))
+        tally, losses = MetricSums(), []
+        for prediction, examples in self._answered(policy, self._turns(policy, picks)):
+            mean = example_loss(prediction, examples, self._config.iou_weight)
+            losses.append(mean * len(examples))
+            tally.add(_tally(prediction, examples))
+            tally.note("loss", mean.detach().expand(len(examples)))
         return torch.stack(losses).sum(), tally
 
     def _answered(
-        self, policy: Policy, lessons: Sequence[Lesson]
-    ) -> Iterator[tuple[MaskPrediction, Sequence[Lesson]]]:
+        self, policy: Policy, examples: Sequence[TrainingExample]
+    ) -> Iterator[tuple[MaskPrediction, Sequence[TrainingExample]]]:
         """Whole frames together; with windows, the others one by one on their part of the frame."""
-        whole: list[tuple[Lesson, Embedding]] = []
-        for lesson in lessons:
-            embedding = lesson.embedding()
-            window = self._window(policy.sam, lesson, embedding)
+        whole: list[tuple[TrainingExample, Embedding]] = []
+        for example in examples:
+            embedding = example.embedding()
+            window = self._window(policy.sam, example, embedding)
             if window is None:
-                whole.append((lesson, embedding))
+                whole.append((example, embedding))
             else:
-                found = policy.decode_within(embedding, asked(lesson), window)
-                yield found, [lesson.within(window)]
+                found = policy.decode_within(embedding, asked(example), window)
+                yield found, [example.within(window)]
         if whole:
-            alike = [lesson for lesson, _ in whole]
+            alike = [example for example, _ in whole]
             yield policy.decode([embedding for _, embedding in whole], _prompts(alike)), alike
 
-    def _window(self, sam: PromptableSam, lesson: Lesson, embedding: Embedding) -> Window | None:
+    def _window(
+        self, sam: PromptableSam, example: TrainingExample, embedding: Embedding
+    ) -> Window | None:
         if not self._config.windows or not sam.reads_windows:
             return None
-        return window_around(lesson.labels, lesson.prompt, embedding, sam.input_size)
+        return window_around(example.labels, example.prompt, embedding, sam.input_size)
 
-    def validate(self, policy: Policy, picks: Sequence[Pick]) -> Tally:
+    def validate(self, policy: Policy, picks: Sequence[Pick]) -> MetricSums:
         """Loss and IoU at each object's first and last prompt."""
-        tally = Tally()
+        tally = MetricSums()
         for name, index in (("first", 0), ("last", -1)):
-            lessons = [self._lessons(self._val[pick.index])[index] for pick in picks]
-            prediction = policy.decode([each.embedding() for each in lessons], _prompts(lessons))
-            mean = lesson_loss(prediction, lessons, self._config.iou_weight)
-            tally.note("loss", mean.expand(len(lessons)))
-            seen = _tally(prediction, lessons)
+            examples = [self._examples(self._val[pick.index])[index] for pick in picks]
+            prediction = policy.decode([each.embedding() for each in examples], _prompts(examples))
+            mean = example_loss(prediction, examples, self._config.iou_weight)
+            tally.note("loss", mean.expand(len(examples)))
+            seen = _tally(prediction, examples)
             seen.values[f"iou@{name}"] = seen.values.pop("iou")
             tally.add(seen)
         return tally
@@ -191,36 +198,40 @@ class SftRecipe:
     def _set_names(self) -> set[str]:
         return {name.partition("/")[0] for name in self._config.sets}
 
-    def _lessons(self, item: Exercise) -> list[Lesson]:
+    def _examples(self, item: LabeledObject) -> list[TrainingExample]:
         replay = self.replay(item)
         encode = self._replayer.encode(replay, item.read, item.name)
         return [
-            Lesson(prompt=each.prompt, embedding=lambda v=each.view: encode(v), labels=labels)  # type: ignore[misc]
+            TrainingExample(
+                prompt=each.prompt,
+                embedding=partial(encode, each.view),
+                labels=labels,
+            )
             for each, labels in zip(replay.asked, replay.planes["labels"], strict=True)
         ]
 
-    def _turns(self, policy: Policy, picks: Sequence[Pick]) -> list[Lesson]:
+    def _turns(self, policy: Policy, picks: Sequence[Pick]) -> list[TrainingExample]:
         """A prompt of each object, or clicks on what the decoder makes of its view by now."""
-        lessons = [self._drawn_prompt(pick) for pick in picks]
+        examples = [self._drawn_prompt(pick) for pick in picks]
         config = self._config
         fresh = [i for i, p in enumerate(picks) if p.rng.random() < config.simulated_share]
         rngs = [picks[i].rng for i in fresh]
         counts = [int(rng.integers(1, config.simulated_clicks + 1)) for rng in rngs]
-        made = simulated_prompts(policy, [lessons[i] for i in fresh], counts, rngs)
-        for index, lesson in zip(fresh, made, strict=True):
-            lessons[index] = lesson
-        return lessons
+        made = simulated_prompts(policy, [examples[i] for i in fresh], counts, rngs)
+        for index, example in zip(fresh, made, strict=True):
+            examples[index] = example
+        return examples
 
-    def _drawn_prompt(self, pick: Pick) -> Lesson:
-        lessons = self._lessons(self._train[pick.index])
-        is_later = len(lessons) > 1 and pick.rng.random() >= _FIRST_SHARE
-        return lessons[int(pick.rng.integers(1, len(lessons))) if is_later else 0]
+    def _drawn_prompt(self, pick: Pick) -> TrainingExample:
+        examples = self._examples(self._train[pick.index])
+        is_later = len(examples) > 1 and pick.rng.random() >= _FIRST_SHARE
+        return examples[int(pick.rng.integers(1, len(examples))) if is_later else 0]
 
 
 def annotate(
-    interaction: Interaction,
+    interaction: InteractivePredictor,
     encode: Encode,
-    item: Exercise,
+    item: LabeledObject,
     truth: Mask,
     config: SftConfig,
     rng: Generator,
@@ -250,7 +261,7 @@ def annotate(
 
 
 def _simulated(
-    interaction: Interaction, encode: Encode, truth: Mask, n_clicks: int, rng: Generator
+    interaction: InteractivePredictor, encode: Encode, truth: Mask, n_clicks: int, rng: Generator
 ) -> list[Answer]:
     """An annotator clicks on the mistakes, roughly in their middle."""
     answers: list[Answer] = []
@@ -283,18 +294,18 @@ def _with_planes(
     return [answers[i] for i in seen], {"labels": torch.stack([planes[i] for i in seen])}
 
 
-def _prompts(lessons: Sequence[Lesson]) -> list[Prompt]:
-    return [asked(lesson) for lesson in lessons]
+def _prompts(examples: Sequence[TrainingExample]) -> list[Prompt]:
+    return [asked(example) for example in examples]
 
 
-def _tally(prediction: MaskPrediction, lessons: Sequence[Lesson]) -> Tally:
+def _tally(prediction: MaskPrediction, examples: Sequence[TrainingExample]) -> MetricSums:
     """IoU of the shown masks, and what the model's own estimates are worth."""
     logits, scores = prediction.low_res_logits.detach(), prediction.predicted_iou.detach()
-    target = torch.stack([lesson.target for lesson in lessons]).to(logits.device)[:, None]
-    pixels = torch.stack([lesson.pixel_weights for lesson in lessons]).to(logits.device)[:, None]
+    target = torch.stack([example.target for example in examples]).to(logits.device)[:, None]
+    pixels = torch.stack([example.pixel_weights for example in examples]).to(logits.device)[:, None]
     ious = mask_iou(logits, target, pixels)
     shown = prediction.shown_token()[:, None]
-    tally = Tally()
+    tally = MetricSums()
     tally.note("iou", ious.gather(1, shown)[:, 0])
     tally.note("predicted_iou_error", (scores - ious).abs().gather(1, shown)[:, 0])
     tally.note_gap("calibration/ece", scores.gather(1, shown), ious.gather(1, shown))
@@ -312,7 +323,7 @@ def _train(job: tuple[SftConfig, str], rank: Rank) -> None:
     config, command = job
     sam = open_model(config, rank)
     recipe = SftRecipe(config, open_replayer(config, sam), rank)
-    Tuning(config, sam, recipe, rank, command).run()
+    Trainer(config, sam, recipe, rank, command).run()
 
 
 __all__ = ["STAGE", "SftConfig", "SftRecipe", "run"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from numpy.random import Generator
 
-from adaptation.learning.examples import Lesson, first_prompt, next_prompt
+from adaptation.learning.examples import TrainingExample, first_prompt, next_prompt
 from adaptation.types import Embedding, Prompt
 from training.finetune.policy import Policy
 
@@ -22,13 +22,13 @@ class _Row:
     """An object's clicks as they grow.
 
     Args:
-        lesson: Gives the labels; its own clicks are not used.
-        embedding: Of the lesson's view.
+        example: Gives the labels; its own clicks are not used.
+        embedding: Of the example's view.
         n_clicks: How many are wanted.
         prompt: The clicks so far, and the mask after the last but one.
     """
 
-    lesson: Lesson
+    example: TrainingExample
     embedding: Embedding
     n_clicks: int
     prompt: Prompt
@@ -39,24 +39,27 @@ class _Row:
 
 
 def simulated_prompts(
-    policy: Policy, lessons: Sequence[Lesson], counts: Sequence[int], rngs: Sequence[Generator]
-) -> list[Lesson]:
-    """The same lessons with clicks as their annotators would make them now.
+    policy: Policy,
+    examples: Sequence[TrainingExample],
+    counts: Sequence[int],
+    rngs: Sequence[Generator],
+) -> list[TrainingExample]:
+    """The same examples with clicks as their annotators would make them now.
 
     Args:
         policy: Whose mistakes the clicks correct.
-        lessons: Their labels are kept; their embeddings are asked for once.
+        examples: Their labels are kept; their embeddings are asked for once.
         counts: Clicks of each, at least 1; fewer are made where no error is left.
         rngs: Draws each one's first click inside the object.
     """
     rows = []
-    for lesson, count, rng in zip(lessons, counts, rngs, strict=True):
-        embedding = lesson.embedding()
-        first = first_prompt(lesson, embedding, policy.sam, rng)
-        rows.append(_Row(lesson, embedding, count, first))
+    for example, count, rng in zip(examples, counts, rngs, strict=True):
+        embedding = example.embedding()
+        first = first_prompt(example, embedding, policy.sam, rng)
+        rows.append(_Row(example, embedding, count, first))
     while grown := [row for row in rows if row.is_open]:
         _click_again(policy, grown)
-    return [_as_lesson(row) for row in rows]
+    return [_as_example(row) for row in rows]
 
 
 def _click_again(policy: Policy, rows: Sequence[_Row]) -> None:
@@ -64,12 +67,12 @@ def _click_again(policy: Policy, rows: Sequence[_Row]) -> None:
     with torch.no_grad():
         found = policy.decode([row.embedding for row in rows], [row.prompt for row in rows])
     for row, shown in zip(rows, found.shown_logits(), strict=True):
-        following = next_prompt(row.lesson, row.prompt, shown, row.embedding, policy.sam)
+        following = next_prompt(row.example, row.prompt, shown, row.embedding, policy.sam)
         if following is None:
             row.n_clicks = len(row.prompt.clicks)
         else:
             row.prompt = following
 
 
-def _as_lesson(row: _Row) -> Lesson:
-    return replace(row.lesson, prompt=row.prompt, embedding=lambda: row.embedding)
+def _as_example(row: _Row) -> TrainingExample:
+    return replace(row.example, prompt=row.prompt, embedding=lambda: row.embedding)

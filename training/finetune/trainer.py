@@ -31,13 +31,13 @@ from adaptation.models.sam import PromptableSam
 from adaptation.storage.provenance import commit
 from training.evaluation.results import RunFolder
 from training.finetune.config import SourceConfig, TuningConfig
-from training.finetune.metrics import Tally
+from training.finetune.metrics import MetricSums
 from training.finetune.policy import Policy
-from training.finetune.prompt_cache import Replayer
-from training.finetune.report import Story, write_checkpoint, write_result, write_row
+from training.finetune.prompt_cache import PromptCache
+from training.finetune.report import RunSummary, write_checkpoint, write_result, write_row
 from training.runtime.checkpoints import CHECKPOINT, LOG, cut_log, load_checkpoint
 from training.runtime.distributed import Rank
-from training.runtime.embedding_cache import Encoder, EncodingStore
+from training.runtime.embedding_cache import CachedEncoder, EncodingStore
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +62,11 @@ class Recipe(Protocol):
     n_train: int
     n_val: int
 
-    def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, Tally]:
+    def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, MetricSums]:
         """The SUM of the picked training items' losses, with gradients, and what to report."""
         ...
 
-    def validate(self, policy: Policy, picks: Sequence[Pick]) -> Tally:
+    def validate(self, policy: Policy, picks: Sequence[Pick]) -> MetricSums:
         """What to report of the picked validation items; called without gradients."""
         ...
 
@@ -97,13 +97,13 @@ def open_model(config: SourceConfig, rank: Rank) -> PromptableSam:
     return sam if config.base is None else load_base(config.base, sam)
 
 
-def open_replayer(config: SourceConfig, sam: PromptableSam) -> Replayer:
+def open_replayer(config: SourceConfig, sam: PromptableSam) -> PromptCache:
     """Replays and embeddings on the disk, shared by all runs with this cache."""
-    encoder = Encoder(sam, EncodingStore(config.cache, int(config.cache_gb * 1e9)))
-    return Replayer(sam, encoder, config.cache / "replays", config.zoom)
+    encoder = CachedEncoder(sam, EncodingStore(config.cache, int(config.cache_gb * 1e9)))
+    return PromptCache(sam, encoder, config.cache / "replays", config.zoom)
 
 
-class Tuning:
+class Trainer:
     """One rank's run.
 
     Args:
@@ -130,7 +130,7 @@ class Tuning:
         )
         self.n_steps = config.n_steps(recipe.n_train)
         self._step, self._spent_s, self._n_starts = 0, 0.0, 1
-        self._pending = Tally()
+        self._pending = MetricSums()
         if rank.is_first:
             RunFolder(config.run, self.identity(), commit())
         self._resume(config.run / CHECKPOINT)
@@ -176,7 +176,7 @@ class Tuning:
         if self._rank.is_first:
             write_result(config.run, self.policy.sam, self.policy.decoder(), self._story())
 
-    def step(self) -> Tally:
+    def step(self) -> MetricSums:
         """One optimiser step; returns what it saw, summed over all ranks."""
         config, weights = self._config, list(self.policy.weights.values())
         rate = config.learning_rate(self._step, self.n_steps)
@@ -196,9 +196,9 @@ class Tuning:
         tally.note("learning_rate", torch.tensor([rate], dtype=torch.float64))
         return tally
 
-    def _accumulate(self) -> Tally:
+    def _accumulate(self) -> MetricSums:
         """Gradients of this rank's share of the step's batch, as a mean over the whole batch."""
-        tally = Tally()
+        tally = MetricSums()
         for picks in _in_pieces(self._rank.turns(self._picks()), self._config.micro_batch):
             loss, seen = self._recipe.train(self.policy, picks)
             torch.autograd.backward(loss / self._config.batch)
@@ -220,7 +220,7 @@ class Tuning:
         """Log what the recipe measures on its validation items."""
         if not self._recipe.n_val:
             return
-        tally = Tally()
+        tally = MetricSums()
         seed = self._config.seed
         picks = [Pick(i, np.random.default_rng([seed, i])) for i in range(self._recipe.n_val)]
         with torch.no_grad():
@@ -231,7 +231,7 @@ class Tuning:
     def _log(self) -> dict[str, float]:
         """Log the means since the last time; returns the ones for the progress bar."""
         means = self._pending.means()
-        self._pending = Tally()
+        self._pending = MetricSums()
         self._append(means)
         return {"loss": round(means["loss"], 4)}
 
@@ -276,7 +276,7 @@ class Tuning:
         self._optimizer.load_state_dict(content["optimizer"])
         self._step, self._spent_s = content["step"], content["spent_s"]
         self._n_starts = content["n_starts"] + 1
-        self._pending = Tally({name: (t, c) for name, (t, c) in content["pending"].items()})
+        self._pending = MetricSums({name: (t, c) for name, (t, c) in content["pending"].items()})
         if self._rank.is_first:
             cut_log(self._config.run / LOG, self._step)
         logger.info("resumed at step %d", self._step)
@@ -284,8 +284,8 @@ class Tuning:
     def _elapsed_s(self) -> float:
         return self._spent_s + time.monotonic() - self._started
 
-    def _story(self) -> Story:
-        return Story(
+    def _story(self) -> RunSummary:
+        return RunSummary(
             command=self._command,
             identity=self.identity(),
             notes=dict(self._recipe.notes()),

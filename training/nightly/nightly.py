@@ -31,7 +31,14 @@ from training.finetune.report import summary as tuning_summary
 from training.finetune.sft import SftConfig
 from training.finetune.sft import run as run_sft
 from training.nightly.config import NightlyConfig
-from training.nightly.state import PREFERENCES, Night, Outcome, count_new, digest_of, night_folder
+from training.nightly.state import (
+    PREFERENCES,
+    NightlyState,
+    Outcome,
+    count_new,
+    digest_of,
+    night_folder,
+)
 from training.preferences.build import make_preferences
 from training.preferences.files import EXAMPLES, read_examples, read_pairs, read_rankings
 from training.preferences.settings import PreferencesConfig
@@ -39,7 +46,7 @@ from training.promotion.config import GateConfig
 from training.promotion.gate import Progress
 from training.promotion.held_out import write_held_out
 from training.promotion.promote import promote
-from training.promotion.report import render
+from training.promotion.report import render_gate
 from training.runtime.config import ConfigT, as_dict, load_config
 from training.runtime.locks import only_one
 
@@ -61,7 +68,7 @@ def run(config: NightlyConfig, command: str, progress: Progress) -> Outcome:
         StropError: Something failed; the report says what, and the same command goes on.
     """
     with only_one(config.work / "lock", f"The work folder {config.work.name}", "a night"):
-        night = Night(night_folder(config.work, date.today()))
+        night = NightlyState(night_folder(config.work, date.today()))
         try:
             _Steps(night, config, command, progress).do()
         except StropError as error:
@@ -74,7 +81,7 @@ class _Steps:
     """What a night consists of."""
 
     def __init__(
-        self, night: Night, config: NightlyConfig, command: str, progress: Progress
+        self, night: NightlyState, config: NightlyConfig, command: str, progress: Progress
     ) -> None:
         self._night, self._config = night, config
         self._command, self._progress = command, progress
@@ -200,7 +207,7 @@ class _Steps:
         done = promote(asked, candidate, command=self._command, progress=self._progress)
         if not done.is_new:
             return {"says": f"in use already, as {done.name}", "promoted": done.name}
-        return {"says": f"as follows\n{render(done.report)}", "promoted": done.name}
+        return {"says": f"as follows\n{render_gate(done.report)}", "promoted": done.name}
 
     # What the steps are given
 

@@ -43,7 +43,7 @@ class StepDone:
     seconds: float = 0.0
 
 
-class Night:
+class NightlyState:
     """One night's folder and what was done in it.
 
     Args:

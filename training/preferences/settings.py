@@ -26,7 +26,7 @@ class OutcomeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrectionSettings:
+class CorrectionPairSettings:
     """The submitted mask against the one that was shown before a correction.
 
     Args:
@@ -97,7 +97,7 @@ class PreferencesConfig:
     seed: int = 0
     val_share: float = 0.1
     outcome: OutcomeSettings = field(default_factory=OutcomeSettings)
-    correction: CorrectionSettings = field(default_factory=CorrectionSettings)
+    correction: CorrectionPairSettings = field(default_factory=CorrectionPairSettings)
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
     ranking: RankingSettings = field(default_factory=RankingSettings)
     limits: Limits = field(default_factory=Limits)

@@ -51,7 +51,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class MetricGain:
     """One metric of the candidate beside the decoder in use, on the same objects.
 
     Args:
@@ -93,7 +93,7 @@ class SetResult:
     name: str
     role: Role
     n_objects: int
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[MetricGain, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class Gate:
         self.current_name = name
         self._files = None if name is None else registry.path(name), candidate
         asked = config.evaluation(config.gate_sets[0], config.out, None)
-        model = evaluate.load_base(asked)
+        model = evaluate.load_evaluated_model(asked)
         self.current = registry.load_current(model)
         self.candidate = load_base(candidate, model)
         self.card: BaseCard = read_card(candidate)
@@ -299,14 +299,14 @@ def compare_set(paired: Paired, config: GateConfig) -> SetResult:
     )
 
 
-def _compare(paired: Paired, metric: Metric, config: GateConfig) -> Comparison:
+def _compare(paired: Paired, metric: Metric, config: GateConfig) -> MetricGain:
     current, candidate = paired.current[metric], paired.candidate[metric]
     gains = current - candidate if metric.is_better_lower else candidate - current
     level = (1 - config.confidence) / len(paired.current)
     interval_of = partial(bootstrap_interval, gains, config.seed, clusters=paired.clusters)
     strict, interval = interval_of(share=1 - level), interval_of(share=config.confidence)
     p_value = bootstrap_p_value(gains, config.seed, clusters=paired.clusters)
-    return Comparison(
+    return MetricGain(
         metric=metric.name,
         current=float(current.mean()),
         candidate=float(candidate.mean()),
@@ -342,7 +342,7 @@ def reasons_against(
                 )
 
 
-def _gain_text(c: Comparison) -> str:
+def _gain_text(c: MetricGain) -> str:
     return f"{c.metric} {c.gain:+.2f} [{c.interval.low:+.2f}, {c.interval.high:+.2f}]"
 
 

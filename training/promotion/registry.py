@@ -31,7 +31,7 @@ Action = Literal["promote", "rollback", "undone"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class RegistryEntry:
     """One line of the history.
 
     Args:
@@ -151,14 +151,14 @@ class RegistryWriter:
 
     # The history ---------------------------------------------------------------------------------
 
-    def history(self) -> list[Entry]:
+    def history(self) -> list[RegistryEntry]:
         """Every line, oldest first; a last one that a crash cut off is left out."""
         path = self.folder / HISTORY
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         found = []
         for line in lines:
             with contextlib.suppress(ValueError, TypeError):
-                found.append(Entry(**json.loads(line)))
+                found.append(RegistryEntry(**json.loads(line)))
         return found
 
     def in_use(self) -> list[str]:
@@ -194,7 +194,7 @@ class RegistryWriter:
         before = self.reader.current() or EMBEDDED
         decoder_id = "" if name == EMBEDDED else read_card(self.reader.path(name)).decoder_id
         self._append(
-            Entry(
+            RegistryEntry(
                 at=_now(),
                 action=action,
                 before=before,
@@ -210,9 +210,11 @@ class RegistryWriter:
         history = self.history()
         current = self.reader.current() or EMBEDDED
         if history and history[-1].now != current:
-            self._append(Entry(at=_now(), action="undone", before=history[-1].now, now=current))
+            self._append(
+                RegistryEntry(at=_now(), action="undone", before=history[-1].now, now=current)
+            )
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, entry: RegistryEntry) -> None:
         path = self.folder / HISTORY
         is_torn = path.is_file() and path.stat().st_size and path.read_bytes()[-1:] != b"\n"
         with path.open("a", encoding="utf-8") as file:

@@ -81,7 +81,7 @@ def read_report(path: Path, identity: Mapping[str, Any], max_age_h: float) -> di
     return content
 
 
-def render(content: Mapping[str, Any]) -> str:
+def render_gate(content: Mapping[str, Any]) -> str:
     """A report as text: what was compared, a table, the verdict."""
     return "\n".join([*_head(content), "", *_table(content), "", *_verdict(content)])
 

@@ -129,7 +129,7 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-class Encoder:
+class CachedEncoder:
     """Encodes views of images with one model, through memory and a store.
 
     Args:

@@ -73,18 +73,18 @@ class Census:
     n_known: int = 0
 
 
-ObjectKey = tuple[str, str, str]
+RankedObjectKey = tuple[str, str, str]
 
 
 @dataclass(slots=True)
 class _Objects:
     """One prompt of each object: the one that the draw favours, so that the sample is stable."""
 
-    drawn: dict[ObjectKey, tuple[str, str]] = field(default_factory=dict)
-    known: set[ObjectKey] = field(default_factory=set)
-    finished: set[ObjectKey] = field(default_factory=set)
+    drawn: dict[RankedObjectKey, tuple[str, str]] = field(default_factory=dict)
+    known: set[RankedObjectKey] = field(default_factory=set)
+    finished: set[RankedObjectKey] = field(default_factory=set)
 
-    def offer(self, key: ObjectKey, draw: str, request_id: str) -> None:
+    def offer(self, key: RankedObjectKey, draw: str, request_id: str) -> None:
         self.drawn[key] = min(self.drawn.get(key, (draw, request_id)), (draw, request_id))
 
 

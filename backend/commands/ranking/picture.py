@@ -37,7 +37,7 @@ _MARK_RADIUS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class Crop:
     """Part of an image: columns x0 to x1 and rows y0 to y1, the last ones outside."""
 
     x0: int
@@ -72,7 +72,7 @@ def draw_candidates(
     return [_webp(_drawn(background, window, scale, mask, prompt)) for mask in masks]
 
 
-def window_around(masks: Sequence[Mask], prompt: PromptRecord) -> Window:
+def window_around(masks: Sequence[Mask], prompt: PromptRecord) -> Crop:
     """The part of the image that holds all masks, all clicks and the box, with a margin."""
     boxes = [box for mask in masks if (box := bounding_box(mask)) is not None]
     spots = [(box.x0, box.y0) for box in boxes] + [(box.x1, box.y1) for box in boxes]
@@ -83,7 +83,7 @@ def window_around(masks: Sequence[Mask], prompt: PromptRecord) -> Window:
     side = max(max(columns) - min(columns), max(rows) - min(rows))
     margin = max(MARGIN * side, SMALLEST_MARGIN)
     height, width = masks[0].shape
-    return Window(
+    return Crop(
         x0=max(int(min(columns) - margin), 0),
         y0=max(int(min(rows) - margin), 0),
         x1=min(int(np.ceil(max(columns) + margin)), width),
@@ -104,7 +104,7 @@ def _resized(part: NDArray[np.generic], scale: float) -> Pixels:
 
 
 def _drawn(
-    background: Pixels, window: Window, scale: float, mask: Mask, prompt: PromptRecord
+    background: Pixels, window: Crop, scale: float, mask: Mask, prompt: PromptRecord
 ) -> Pixels:
     inside = _resized(window.cut(mask).astype(np.uint8) * 255, scale) >= 128
     picture = background.astype(np.float32)
@@ -117,7 +117,7 @@ def _drawn(
     return canvas
 
 
-def _draw_prompt(canvas: Pixels, window: Window, scale: float, prompt: PromptRecord) -> None:
+def _draw_prompt(canvas: Pixels, window: Crop, scale: float, prompt: PromptRecord) -> None:
     def at(x: float, y: float) -> tuple[int, int]:
         """A place in the picture; a pixel's centre lies half a pixel behind its number."""
         return round((x + 0.5 - window.x0) * scale - 0.5), round(

@@ -16,8 +16,8 @@ from adaptation.storage.datasets import ObjectRef
 from backend.commands.simulate.client import Client, Refused
 from backend.commands.simulate.painting import Painter
 from backend.commands.simulate.plan import Picture
-from backend.commands.simulate.results import ObjectResult, Outcome, PictureResult
-from backend.commands.simulate.wire import Body, Region, Task, accepted, new_id
+from backend.commands.simulate.results import Outcome, PictureResult, SimulatedObject
+from backend.commands.simulate.wire import Body, Region, SimulatedTask, accepted, new_id
 from backend.protocol import RegionId
 from backend.protocol.regions import decode_region
 
@@ -111,17 +111,17 @@ class Labeler:
             objects=tuple(objects),
         )
 
-    def _label(self, picture: Picture, annotation_id: int) -> list[ObjectResult]:
+    def _label(self, picture: Picture, annotation_id: int) -> list[SimulatedObject]:
         started = time.monotonic()
         labels = picture.dataset.labels(picture.stem)
-        task = Task(
+        task = SimulatedTask(
             project_id=picture.project_id,
             task_id=picture.task_id,
             label=picture.label,
             reference=self._reference(picture),
             size=(labels.shape[0], labels.shape[1]),
         )
-        results: list[ObjectResult] = []
+        results: list[SimulatedObject] = []
         regions: list[Region] = []
         self._client.predict(task.opened())
         for ref in picture.refs:
@@ -138,8 +138,8 @@ class Labeler:
         return picture.local_reference() if self._habits.local_files else picture.data_uri()
 
     def _draw(
-        self, task: Task, ref: ObjectRef, truth: Mask, finished: Sequence[Region]
-    ) -> tuple[ObjectResult, Region | None]:
+        self, task: SimulatedTask, ref: ObjectRef, truth: Mask, finished: Sequence[Region]
+    ) -> tuple[SimulatedObject, Region | None]:
         """One object from the first click to the region that will be submitted."""
         # Named as in the evaluation, so that noisy clicks are the same there and here.
         annotator = Annotator(truth, self._habits.rules, name=f"{ref.stem}/{ref.label}")
@@ -154,7 +154,7 @@ class Labeler:
 
     def _click(
         self,
-        task: Task,
+        task: SimulatedTask,
         annotator: Annotator,
         truth: Mask,
         drawing: _Drawing,
@@ -171,7 +171,7 @@ class Labeler:
         self._on_click()
         return offer
 
-    def _end(self, task: Task, offer: _Offer, truth: Mask, name: str) -> _Ending:
+    def _end(self, task: SimulatedTask, offer: _Offer, truth: Mask, name: str) -> _Ending:
         """Accept what is shown, or do what is done with a mask that is not good enough."""
         is_good = offer.iou >= self._habits.rules.target
         give_up = self._habits.give_up
@@ -207,9 +207,9 @@ def _offer(region: Region, truth: Mask) -> _Offer:
 
 def _result(
     ref: ObjectRef, annotator: Annotator, drawing: _Drawing, ending: _Ending, truth: Mask
-) -> ObjectResult:
+) -> SimulatedObject:
     mask = ending.mask
-    return ObjectResult(
+    return SimulatedObject(
         dataset=ref.dataset,
         stem=ref.stem,
         label=ref.label,
@@ -227,8 +227,8 @@ def _result(
     )
 
 
-def _failed(ref: ObjectRef, error: str) -> ObjectResult:
-    return ObjectResult(
+def _failed(ref: ObjectRef, error: str) -> SimulatedObject:
+    return SimulatedObject(
         dataset=ref.dataset,
         stem=ref.stem,
         label=ref.label,

@@ -25,7 +25,7 @@ nothing was submitted for it; the server refused it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectResult:
+class SimulatedObject:
     """How one object went.  Tuples have one entry for each click.
 
     Args:
@@ -79,7 +79,7 @@ class PictureResult:
     annotator: int
     annotation_id: int
     model_version: str
-    objects: tuple[ObjectResult, ...]
+    objects: tuple[SimulatedObject, ...]
 
     @property
     def has_failed(self) -> bool:
@@ -210,7 +210,7 @@ class Notebook:
 
 def _picture_result(line: Mapping[str, Any]) -> PictureResult:
     objects = tuple(
-        ObjectResult(
+        SimulatedObject(
             **{
                 **item,
                 "clicks": tuple((x, y, is_positive) for x, y, is_positive in item["clicks"]),
@@ -223,6 +223,6 @@ def _picture_result(line: Mapping[str, Any]) -> PictureResult:
     return PictureResult(**{**line, "objects": objects})
 
 
-def all_objects(results: Sequence[PictureResult]) -> list[ObjectResult]:
+def all_objects(results: Sequence[PictureResult]) -> list[SimulatedObject]:
     """The objects of all images."""
     return [item for result in results for item in result.objects]

@@ -15,7 +15,7 @@ import numpy as np
 from adaptation.errors import StoreError
 from adaptation.simulation.annotator import Rules
 from adaptation.simulation.metrics import carried_forward, table_metrics
-from backend.commands.simulate.results import ObjectResult
+from backend.commands.simulate.results import SimulatedObject
 
 ALL = "all"
 _OUTCOMES = ("accepted", "painted", "kept", "left")
@@ -43,7 +43,7 @@ class Effort:
         return self.clicks / self.seconds if self.seconds else 0.0
 
 
-def summarize(objects: Sequence[ObjectResult], rules: Rules) -> dict[str, Row]:
+def summarize(objects: Sequence[SimulatedObject], rules: Rules) -> dict[str, Row]:
     """Numbers of each set, and of all of them where there are several.
 
     Returns:
@@ -57,7 +57,7 @@ def summarize(objects: Sequence[ObjectResult], rules: Rules) -> dict[str, Row]:
     return rows if len(rows) == 1 else {**rows, ALL: _row(objects, rules)}
 
 
-def _row(objects: Sequence[ObjectResult], rules: Rules) -> dict[str, float]:
+def _row(objects: Sequence[SimulatedObject], rules: Rules) -> dict[str, float]:
     done = [item for item in objects if item.outcome != "failed"]
     row: dict[str, float] = {"objects": len(objects)}
     for outcome in (*_OUTCOMES, "failed"):
@@ -103,7 +103,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([first, *rest]).rstrip()
 
 
-def digest_of_answers(objects: Sequence[ObjectResult]) -> str:
+def digest_of_answers(objects: Sequence[SimulatedObject]) -> str:
     """First 16 hex digits of the SHA-256 of all clicks and submitted masks, whatever their order.
 
     Two simulations that did the same have the same digest.
@@ -129,7 +129,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         raise StoreError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def errors_of(objects: Sequence[ObjectResult], limit: int = 20) -> list[str]:
+def errors_of(objects: Sequence[SimulatedObject], limit: int = 20) -> list[str]:
     """Different messages of what failed, each with how often it came; the most frequent first."""
     messages = [item.error for item in objects if item.outcome == "failed"]
     count: Callable[[str], int] = messages.count

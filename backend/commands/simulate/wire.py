@@ -33,7 +33,7 @@ def new_id() -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class SimulatedTask:
     """A task as Label Studio knows it.
 
     Args:

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from adaptation.errors import ModelError, SettingsError
 from adaptation.learning.adapter import WHOLE, Adapter, load_adapter, save_adapter
-from adaptation.learning.adapter_scale import MOST_INHERITED, Trust, TrustSettings, pooled
-from adaptation.learning.scale_evidence import N_STAGES, NONE, SHARES, Evidence, stage_of
+from adaptation.learning.adapter_scale import MOST_INHERITED, ScaleSelector, TrustSettings, pooled
+from adaptation.learning.scale_evidence import N_STAGES, NONE, SHARES, ScaleEvidence, stage_of
 from adaptation.models.sam import PromptableSam
 
 AT_ONCE = TrustSettings(least=1.0)
@@ -36,7 +36,7 @@ def test_stages_end_after_one_three_and_seven_clicks() -> None:
 
 
 def test_nothing_is_used_until_there_is_evidence() -> None:
-    trust = Trust(TrustSettings(least=2.0, memory=1.0), Adapter())
+    trust = ScaleSelector(TrustSettings(least=2.0, memory=1.0), Adapter())
     assert trust.shares() == (0.0,) * N_STAGES
     trust.observe([1], rows((0.1, 0.5, 0.9)))
     assert trust.shares() == (0.0,) * N_STAGES, "one object is too few"
@@ -45,25 +45,25 @@ def test_nothing_is_used_until_there_is_evidence() -> None:
 
 
 def test_a_start_may_use_more() -> None:
-    assert Trust(TrustSettings(start=0.5), Adapter()).shares() == (0.5,) * N_STAGES
+    assert ScaleSelector(TrustSettings(start=0.5), Adapter()).shares() == (0.5,) * N_STAGES
     with pytest.raises(SettingsError, match="start"):
         TrustSettings(start=1.5)
 
 
 def test_each_stage_uses_the_share_that_won_there() -> None:
-    trust = Trust(AT_ONCE, Adapter())
+    trust = ScaleSelector(AT_ONCE, Adapter())
     trust.observe([1, 2, 5, 12], rows((0.2, 0.5, 0.8), (0.6, 0.7, 0.5), (0.8, 0.8, 0.8), (1, 0, 0)))
     assert trust.shares() == (1.0, 0.5, 0.0, 0.0), "a tie is the frozen decoder's"
 
 
 def test_what_no_object_reached_stays_as_it_started() -> None:
-    trust = Trust(AT_ONCE, merged((0.5, 1.0, 0.0, 1.0)))
+    trust = ScaleSelector(AT_ONCE, merged((0.5, 1.0, 0.0, 1.0)))
     trust.observe([1], rows((0.1, 0.2, 0.9)))
     assert trust.shares() == (1.0, 1.0, 0.0, 1.0)
 
 
 def test_late_evidence_outweighs_early_evidence() -> None:
-    trust = Trust(replace(AT_ONCE, memory=0.5, alarm=1.0), Adapter())
+    trust = ScaleSelector(replace(AT_ONCE, memory=0.5, alarm=1.0), Adapter())
     for _ in range(3):
         trust.observe([1], rows((0.5, 0.6, 0.7)))
     trust.observe([1], rows((0.9, 0.6, 0.3)))
@@ -72,13 +72,13 @@ def test_late_evidence_outweighs_early_evidence() -> None:
 
 
 def test_a_margin_must_be_won() -> None:
-    trust = Trust(replace(AT_ONCE, margin=0.05), Adapter())
+    trust = ScaleSelector(replace(AT_ONCE, margin=0.05), Adapter())
     trust.observe([1, 2], rows((0.5, 0.52, 0.54), (0.5, 0.5, 0.56)))
     assert trust.shares()[:2] == (0.0, 1.0)
 
 
 def test_a_recent_loss_raises_the_alarm_whatever_came_before() -> None:
-    trust = Trust(replace(AT_ONCE, memory=1.0, alarm=0.02), Adapter())
+    trust = ScaleSelector(replace(AT_ONCE, memory=1.0, alarm=0.02), Adapter())
     for _ in range(9):
         trust.observe([1], rows((0.5, 0.6, 0.7)))
     assert trust.shares()[0] == 1.0
@@ -86,14 +86,14 @@ def test_a_recent_loss_raises_the_alarm_whatever_came_before() -> None:
     assert trust.shares()[0] == 0.5
     trust.observe([1], rows((0.8, 0.7, 0.5)))
     assert trust.shares()[0] == 0.0
-    calm = Trust(replace(AT_ONCE, memory=1.0, alarm=1.0), Adapter())
+    calm = ScaleSelector(replace(AT_ONCE, memory=1.0, alarm=1.0), Adapter())
     for row in [(0.5, 0.6, 0.7)] * 9 + [(0.8, 0.75, 0.5)] * 2:
         calm.observe([1], rows(row))
     assert calm.shares()[0] == 1.0
 
 
 def test_without_trust_all_is_used_whatever_happens() -> None:
-    trust = Trust(TrustSettings(is_on=False), Adapter())
+    trust = ScaleSelector(TrustSettings(is_on=False), Adapter())
     for _ in range(9):
         trust.observe([1, 2, 5, 9], rows(*[(1.0, 0.5, 0.0)] * 4))
     assert trust.shares() == WHOLE
@@ -110,7 +110,7 @@ def test_without_trust_all_is_used_whatever_happens() -> None:
 def test_shares_are_always_among_those_tried(
     objects: list[list[tuple[int, float, float, float]]],
 ) -> None:
-    trust = Trust(TrustSettings(), Adapter())
+    trust = ScaleSelector(TrustSettings(), Adapter())
     for found in objects:
         trust.observe([n for n, *_ in found], rows(*[(a, b, c) for _, a, b, c in found]))
     assert len(trust.shares()) == N_STAGES and set(trust.shares()) <= set(SHARES)
@@ -127,19 +127,19 @@ def test_a_memory_outside_of_its_range_is_refused(memory: float) -> None:
 WON, LOST = rows((0.2, 0.5, 0.8)), rows((0.8, 0.5, 0.2))
 
 
-def seen(*objects: np.ndarray) -> Evidence:
+def seen(*objects: np.ndarray) -> ScaleEvidence:
     """What some objects said, each with one prompt of one click."""
-    found = Evidence()
+    found = ScaleEvidence()
     for ious in objects:
         found = found.after([1], ious, 0.9)
     return found
 
 
 def test_a_session_goes_on_with_its_evidence() -> None:
-    one, settings = Trust(TrustSettings(least=2.5), Adapter()), TrustSettings(least=2.5)
+    one, settings = ScaleSelector(TrustSettings(least=2.5), Adapter()), TrustSettings(least=2.5)
     for _ in range(2):
         one.observe([1], WON)
-    woken = Trust(settings, replace(merged((0.0,) * N_STAGES), evidence=one.evidence))
+    woken = ScaleSelector(settings, replace(merged((0.0,) * N_STAGES), evidence=one.evidence))
     for trust in (one, woken):
         assert trust.shares()[0] == 0.0, "two objects are too few"
         trust.observe([1], WON)
@@ -151,15 +151,15 @@ def test_short_sessions_learn_together_what_none_could_alone() -> None:
     of_sessions = [seen(WON, WON), seen(WON), seen(WON, WON)]
     start = replace(merged((0.0,) * N_STAGES), inherited=pooled(of_sessions))
     settings = TrustSettings(least=4.5)
-    assert Trust(settings, start).shares() == (1.0, 0.0, 0.0, 0.0)
-    alone = Trust(settings, replace(start, inherited=of_sessions[0]))
+    assert ScaleSelector(settings, start).shares() == (1.0, 0.0, 0.0, 0.0)
+    alone = ScaleSelector(settings, replace(start, inherited=of_sessions[0]))
     assert alone.shares() == (0.0,) * N_STAGES
 
 
 def test_own_evidence_outweighs_what_was_inherited() -> None:
     start = replace(merged(WHOLE), inherited=pooled([seen(*[WON] * 30)] * 8))
     assert start.inherited.stages[0].count == pytest.approx(MOST_INHERITED)
-    trust = Trust(replace(TrustSettings(), alarm=1.0), start)
+    trust = ScaleSelector(replace(TrustSettings(), alarm=1.0), start)
     n_lost = 0
     while trust.shares()[0] != 0.0:
         trust.observe([1], LOST)
@@ -170,11 +170,13 @@ def test_own_evidence_outweighs_what_was_inherited() -> None:
 
 def test_the_alarm_is_inherited() -> None:
     lately = pooled([seen(*[WON] * 8, LOST, LOST)])
-    assert Trust(TrustSettings(), replace(merged(WHOLE), inherited=lately)).shares()[0] == 0.0
+    assert (
+        ScaleSelector(TrustSettings(), replace(merged(WHOLE), inherited=lately)).shares()[0] == 0.0
+    )
 
 
 def test_what_was_inherited_does_not_drown_the_alarm() -> None:
-    trust = Trust(
+    trust = ScaleSelector(
         TrustSettings(), replace(merged(WHOLE), inherited=pooled([seen(*[WON] * 30)] * 8))
     )
     assert trust.shares()[0] == 1.0
@@ -200,16 +202,16 @@ def test_adding_nothing_changes_nothing() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 30), *[st.floats(0, 1)] * len(SHARES)), max_size=9))
 def test_evidence_survives_text(objects: list[tuple[int, float, float, float]]) -> None:
-    found = Evidence()
+    found = ScaleEvidence()
     for n_clicks, *ious in objects:
         found = found.after([n_clicks], np.array([ious]).T, 0.9)
-    assert Evidence.from_json(found.to_json()) == found
+    assert ScaleEvidence.from_json(found.to_json()) == found
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[[1, [2], [3]]]", "7", "[[1, 2, 3, 4]]"])
 def test_text_that_is_no_evidence_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
-        Evidence.from_json(text)
+        ScaleEvidence.from_json(text)
 
 
 # An adapter with shares ----------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptation.errors import ModelError
-from adaptation.learning.examples import LARGEST_WINDOW, Lesson, window_around
+from adaptation.learning.examples import LARGEST_WINDOW, TrainingExample, window_around
 from adaptation.models.compact.model import build_compact
 from adaptation.models.prompts import click_coordinates
 from adaptation.models.sam import PromptableSam
@@ -78,7 +78,7 @@ def test_large_and_absent_objects_are_taught_on_the_whole_frame() -> None:
 
 def test_a_lesson_within_a_window_keeps_that_part_of_its_labels() -> None:
     labels = torch.arange(GRID * GRID, dtype=torch.int64).reshape(GRID, GRID)
-    lesson = Lesson(prompt=a_prompt(), embedding=lambda: embedding_of(9, 9), labels=labels)
+    lesson = TrainingExample(prompt=a_prompt(), embedding=lambda: embedding_of(9, 9), labels=labels)
     part = lesson.within(Window(x=16, y=32, width=64, height=40)).labels
     assert torch.equal(part, labels[16:36, 8:40])
 

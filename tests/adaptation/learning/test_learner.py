@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from adaptation.learning.adapter import Adapter
 from adaptation.learning.examples import (
     UNLABELLED,
-    AskedPrompt,
+    StoredPrompt,
     asked,
+    example_loss,
+    examples_of,
     label_map,
-    lesson_loss,
-    lessons_of,
     simulated_prompt,
 )
 from adaptation.learning.guard import GuardSettings
@@ -23,7 +23,7 @@ from adaptation.learning.learner import ObjectReport, OnlineLearner
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.compact.model import build_compact
 from adaptation.models.sam import PromptableSam, digest_of
-from adaptation.predictor.interactive import Answer, Interaction
+from adaptation.predictor.interactive import Answer, InteractivePredictor
 from adaptation.predictor.zoom import View, ZoomSettings
 from adaptation.types import Embedding, as_clicks
 
@@ -60,7 +60,7 @@ class Scene:
         )
 
     def answers(self, learner: OnlineLearner) -> list[Answer]:
-        interaction = Interaction(self.sam, ZoomSettings(is_on=False))
+        interaction = InteractivePredictor(self.sam, ZoomSettings(is_on=False))
         first = interaction.answer(self.encode, SIZE, self.clicks[:1], weights=learner.weights(1))
         second = interaction.answer(
             self.encode, SIZE, self.clicks, state=first.state, weights=learner.weights(1)
@@ -80,7 +80,7 @@ def run(learner: OnlineLearner, sam: PromptableSam, seeds: Sequence[int]) -> lis
     for seed in seeds:
         scene = Scene(seed, sam)
         found.append(scene.finish(learner).adapted_iou)
-        learner.think()
+        learner.train_idle()
     return found
 
 
@@ -131,7 +131,7 @@ def test_garbage_teaches_nothing(
     scene = Scene(1, compact)
     report = scene.finish(learner, np.asarray(spoil(scene.mask)))
     assert report.skipped is not None and report.n_steps == 0
-    assert learner.adapter.is_base and learner.think() == 0
+    assert learner.adapter.is_base and learner.train_idle() == 0
 
 
 def test_a_session_that_loses_turns_back(compact: PromptableSam) -> None:
@@ -156,7 +156,7 @@ def test_a_waiting_click_stops_thinking_at_once(compact: PromptableSam) -> None:
     learner = OnlineLearner(compact, THOUGHTFUL)
     run(learner, compact, range(2))
     version = learner.adapter.version
-    assert learner.think(should_stop=lambda: True) == 0
+    assert learner.train_idle(should_stop=lambda: True) == 0
     assert learner.adapter.version == version
 
 
@@ -164,18 +164,18 @@ def test_thinking_ends_when_nothing_is_gained(compact: PromptableSam) -> None:
     learner = OnlineLearner(compact, THOUGHTFUL)
     run(learner, compact, range(2))
     stretches = 0
-    while learner.think() and stretches < 200:
+    while learner.train_idle() and stretches < 200:
         stretches += 1
     assert stretches < 200
-    assert learner.think() == 0
+    assert learner.train_idle() == 0
 
 
 def test_there_is_no_thinking_without_an_object_to_judge_it_by(compact: PromptableSam) -> None:
     learner = OnlineLearner(compact, replace(SETTINGS, keep_out=3))
     run(learner, compact, range(2))
-    assert learner.think() == 0
+    assert learner.train_idle() == 0
     run(learner, compact, range(2, 3))
-    assert learner.think() > 0
+    assert learner.train_idle() > 0
 
 
 def test_thinking_that_harms_kept_out_objects_is_undone(compact: PromptableSam) -> None:
@@ -183,7 +183,7 @@ def test_thinking_that_harms_kept_out_objects_is_undone(compact: PromptableSam) 
     run(learner, compact, range(2))
     version = learner.adapter.version
     learner.settings = replace(THOUGHTFUL, learning_rate=0.3)
-    assert learner.think() == THOUGHTFUL.think_steps
+    assert learner.train_idle() == THOUGHTFUL.think_steps
     assert learner.adapter.version == version
 
 
@@ -191,7 +191,7 @@ def test_thinking_that_helps_kept_out_objects_is_kept(compact: PromptableSam) ->
     learner = OnlineLearner(compact, THOUGHTFUL)
     run(learner, compact, range(2))
     version = learner.adapter.version
-    while learner.think():
+    while learner.train_idle():
         pass
     assert learner.adapter.version != version
 
@@ -229,7 +229,7 @@ def test_lessons_keep_the_first_and_the_last_prompt(compact: PromptableSam) -> N
     scene = Scene(2, compact)
     answers = scene.answers(OnlineLearner(compact, SETTINGS))
     many = [answers[0], *[answers[1]] * 8]
-    lessons = lessons_of(many, scene.mask, scene.encode, compact, share=0.04, most=4)
+    lessons = examples_of(many, scene.mask, scene.encode, compact, share=0.04, most=4)
     assert len(lessons) == 4
     assert lessons[0].prompt.mask_input is None
     last = lessons[-1].prompt.mask_input
@@ -242,7 +242,7 @@ def test_kept_prompts_teach_what_answers_teach(compact: PromptableSam) -> None:
     one, other = OnlineLearner(compact, SETTINGS), OnlineLearner(compact, SETTINGS)
     scene = Scene(6, compact)
     scene.finish(one)
-    kept = [AskedPrompt.of(answer) for answer in scene.answers(other)]
+    kept = [StoredPrompt.of(answer) for answer in scene.answers(other)]
     other.observe_mask(kept, scene.clicks, scene.mask, scene.encode)
     assert not one.adapter.is_base and one.adapter.version == other.adapter.version
 
@@ -259,7 +259,7 @@ def test_a_finished_object_waits_for_clicks_before_every_step(compact: Promptabl
 
 def test_simulated_clicks_fall_on_errors_and_feed_masks_back(compact: PromptableSam) -> None:
     scene = Scene(3, compact)
-    lesson = lessons_of(
+    lesson = examples_of(
         scene.answers(OnlineLearner(compact, SETTINGS)),
         scene.mask,
         scene.encode,
@@ -281,12 +281,12 @@ def test_a_perfect_mask_costs_next_to_nothing_and_an_opposite_one_much(
 ) -> None:
     scene = Scene(4, compact)
     learner = OnlineLearner(compact, SETTINGS)
-    lesson = lessons_of(
+    lesson = examples_of(
         scene.answers(learner), scene.mask, scene.encode, compact, share=0.04, most=1
     )[0]
     prediction = compact.decode(lesson.embedding(), [asked(lesson)])
     sure = (lesson.target * 2 - 1).expand_as(prediction.low_res_logits) * 20
     good = replace(prediction, low_res_logits=sure)
     bad = replace(prediction, low_res_logits=-sure)
-    assert float(lesson_loss(good, [lesson], 0.0)) < 0.01
-    assert float(lesson_loss(bad, [lesson], 0.0)) > 5
+    assert float(example_loss(good, [lesson], 0.0)) < 0.01
+    assert float(example_loss(bad, [lesson], 0.0)) > 5

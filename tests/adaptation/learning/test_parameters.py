@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptation.learning.parameters import Trainable
+from adaptation.learning.parameters import TrainableParameters
 
 
 def parameters() -> dict[str, Tensor]:
@@ -18,7 +18,7 @@ def parameters() -> dict[str, Tensor]:
     }
 
 
-def step(trainable: Trainable, n_steps: int = 3) -> None:
+def step(trainable: TrainableParameters, n_steps: int = 3) -> None:
     optimiser = torch.optim.SGD(trainable.leaves, lr=0.1)
     for _ in range(n_steps):
         optimiser.zero_grad()
@@ -29,7 +29,7 @@ def step(trainable: Trainable, n_steps: int = 3) -> None:
 @pytest.mark.parametrize("rank", [0, 2])
 def test_it_starts_from_the_given_parameters_and_leaves_them_alone(rank: int) -> None:
     given, kept = parameters(), parameters()
-    trainable = Trainable(given, rank, np.random.default_rng(0))
+    trainable = TrainableParameters(given, rank, np.random.default_rng(0))
     for name, value in trainable.weights().items():
         assert torch.equal(value, kept[name])
     step(trainable)
@@ -39,7 +39,7 @@ def test_it_starts_from_the_given_parameters_and_leaves_them_alone(rank: int) ->
 
 
 def test_matrices_move_by_products_of_the_rank_and_the_rest_whole() -> None:
-    trainable = Trainable(parameters(), 2, np.random.default_rng(0))
+    trainable = TrainableParameters(parameters(), 2, np.random.default_rng(0))
     step(trainable)
     moved = {n: w.detach() - parameters()[n] for n, w in trainable.weights().items()}
     for name in ("matrix", "filters"):
@@ -50,11 +50,11 @@ def test_matrices_move_by_products_of_the_rank_and_the_rest_whole() -> None:
 
 def test_whole_parameters_draw_nothing_and_products_repeat() -> None:
     rng = np.random.default_rng(7)
-    Trainable(parameters(), 0, rng)
+    TrainableParameters(parameters(), 0, rng)
     assert rng.integers(2**62) == np.random.default_rng(7).integers(2**62)
     found = []
     for _ in range(2):
-        trainable = Trainable(parameters(), 2, np.random.default_rng(3))
+        trainable = TrainableParameters(parameters(), 2, np.random.default_rng(3))
         step(trainable)
         found.append(trainable.weights()["matrix"])
     assert torch.equal(*found)

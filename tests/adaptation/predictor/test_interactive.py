@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 from adaptation.errors import InputError
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.guided_filter import EdgeSettings, at_edges
-from adaptation.predictor.interactive import Answer, Encode, Interaction, ObjectState, contradicted
+from adaptation.predictor.interactive import (
+    Answer,
+    Encode,
+    InteractivePredictor,
+    ObjectState,
+    contradicted,
+)
 from adaptation.predictor.zoom import View, ZoomSettings
 from adaptation.types import Box, Embedding, MaskPrediction, Prompt, as_clicks
 
@@ -23,8 +29,8 @@ def photo() -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def interaction(sam: PromptableSam) -> Interaction:
-    return Interaction(sam, ZoomSettings())
+def interaction(sam: PromptableSam) -> InteractivePredictor:
+    return InteractivePredictor(sam, ZoomSettings())
 
 
 def encoder(sam: PromptableSam, photo: NDArray[np.uint8]) -> Encode:
@@ -57,7 +63,7 @@ def drawn(sam: PromptableSam, answer: Answer) -> NDArray[np.bool_]:
 
 
 def test_the_first_click_is_decoded_on_the_whole_image_as_ambiguous(
-    interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
+    interaction: InteractivePredictor, sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
     answer = interaction.answer(encoder(sam, photo), SIZE, CLICKS[:1])
     assert answer.view == View.full(SIZE)
@@ -65,16 +71,16 @@ def test_the_first_click_is_decoded_on_the_whole_image_as_ambiguous(
     assert answer.candidate_tokens()[0] == answer.token
     assert sorted(answer.candidate_tokens()) == [1, 2, 3]
     assert np.array_equal(interaction.mask(answer), drawn(sam, answer))
-    plain = Interaction(sam, ZoomSettings(), edges=EdgeSettings(is_on=False))
+    plain = InteractivePredictor(sam, ZoomSettings(), edges=EdgeSettings(is_on=False))
     expected = sam.binary_mask(answer.shown_logits[0, 0], answer.embedding)
     assert np.array_equal(plain.mask(answer), expected)
 
 
-def whole_and_parts(sam: PromptableSam) -> tuple[Interaction, Interaction]:
+def whole_and_parts(sam: PromptableSam) -> tuple[InteractivePredictor, InteractivePredictor]:
     """One that shows masks with all their parts, and one that leaves some out."""
     plain = EdgeSettings(is_on=False)
-    whole = Interaction(sam, ZoomSettings(), only_parts=False, edges=plain)
-    return whole, Interaction(sam, ZoomSettings(), edges=plain)
+    whole = InteractivePredictor(sam, ZoomSettings(), only_parts=False, edges=plain)
+    return whole, InteractivePredictor(sam, ZoomSettings(), edges=plain)
 
 
 def test_parts_that_nothing_points_at_are_left_out_unless_they_are_wanted(
@@ -101,7 +107,7 @@ def test_masks_that_are_not_shown_lose_the_same_parts(
 
 
 def test_a_small_object_is_decoded_on_a_crop_and_its_mask_lands_back(
-    interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
+    interaction: InteractivePredictor, sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
     state = state_with_object((4, 6, 7, 9))
     answer = interaction.answer(encoder(sam, photo), SIZE, CLICKS[:2], state=state)
@@ -117,7 +123,7 @@ def test_a_small_object_is_decoded_on_a_crop_and_its_mask_lands_back(
 
 
 def test_a_box_is_zoomed_on_at_once(
-    interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
+    interaction: InteractivePredictor, sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
     answer = interaction.answer(
         encoder(sam, photo), SIZE, (), box=Box(x0=100, y0=50, x1=140, y1=90)
@@ -127,7 +133,7 @@ def test_a_box_is_zoomed_on_at_once(
 
 
 def test_resuming_without_a_state_gives_what_was_shown_click_by_click(
-    interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
+    interaction: InteractivePredictor, sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
     encode, state = encoder(sam, photo), None
     for n in range(1, len(CLICKS) + 1):
@@ -139,7 +145,7 @@ def test_resuming_without_a_state_gives_what_was_shown_click_by_click(
 
 
 def test_resuming_with_a_state_decodes_only_the_new_clicks(
-    interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
+    interaction: InteractivePredictor, sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
     encode, views = encoder(sam, photo), []
 
@@ -153,7 +159,7 @@ def test_resuming_with_a_state_decodes_only_the_new_clicks(
 
 
 def test_a_moved_point_starts_the_object_again(
-    interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
+    interaction: InteractivePredictor, sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
     encode = encoder(sam, photo)
     state = interaction.resume(encode, SIZE, CLICKS[:2]).state
@@ -171,14 +177,14 @@ def test_a_corrector_s_logits_are_shown_and_fed_back(
     def paint(prediction: MaskPrediction, prompt: Prompt, embedding: Embedding) -> torch.Tensor:
         return torch.full_like(prediction.shown_logits(), 99.0)
 
-    interaction = Interaction(sam, ZoomSettings(), corrector=paint)
+    interaction = InteractivePredictor(sam, ZoomSettings(), corrector=paint)
     answer = interaction.answer(encoder(sam, photo), SIZE, CLICKS[:1])
     assert interaction.mask(answer).all()
     assert answer.state.low_res_logits.unique().tolist() == [32.0]
 
 
 def test_only_negative_clicks_outside_of_the_crop_fall_back_to_the_whole_image(
-    interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
+    interaction: InteractivePredictor, sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
     state = state_with_object((4, 6, 7, 9), n_clicks=0)
     far = as_clicks([(10, 190, False)])
@@ -187,7 +193,7 @@ def test_only_negative_clicks_outside_of_the_crop_fall_back_to_the_whole_image(
 
 
 def test_the_next_view_is_the_one_the_next_click_uses(
-    interaction: Interaction, sam: PromptableSam, photo: NDArray[np.uint8]
+    interaction: InteractivePredictor, sam: PromptableSam, photo: NDArray[np.uint8]
 ) -> None:
     encode = encoder(sam, photo)
     answer: Answer = interaction.answer(encode, SIZE, CLICKS[:1])
@@ -198,7 +204,7 @@ def test_the_next_view_is_the_one_the_next_click_uses(
 
 @pytest.mark.parametrize("point", [(-1, 5), (320, 5), (5, 200), (5, -3)])
 def test_clicks_outside_of_the_image_are_refused(
-    interaction: Interaction,
+    interaction: InteractivePredictor,
     sam: PromptableSam,
     photo: NDArray[np.uint8],
     point: tuple[float, float],
@@ -220,7 +226,7 @@ def test_the_edges_never_wipe_a_mask_out(sam: PromptableSam) -> None:
     # One grid cell of object in a picture of two colours: the filter alone would leave nothing.
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[:, 32:] = 255
-    interaction = Interaction(sam, ZoomSettings(is_on=False), corrector=_one_cell)
+    interaction = InteractivePredictor(sam, ZoomSettings(is_on=False), corrector=_one_cell)
     answer = interaction.answer(encoder(sam, picture), (64, 64), as_clicks([(50, 10, True)]))
     moved = at_edges(
         answer.shown_logits[0, 0], answer.prompt, answer.embedding, 4.0, EdgeSettings()

@@ -14,7 +14,7 @@ import pytest
 
 from adaptation.errors import ImageError
 from adaptation.storage.album import Album
-from backend.images.album_writer import ImageKeeper
+from backend.images.album_writer import AlbumWriter
 from backend.images.loader import ImageLoader, TaskImage
 from tests.backend.making import until
 from tests.backend.payloads import keypoint
@@ -103,7 +103,7 @@ def test_what_could_not_be_kept_is_kept_at_the_next_click(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     loader, album = ImageLoader(Files(a=png(PIXELS))), Album(tmp_path)
-    keeper = ImageKeeper(album, loader)
+    keeper = AlbumWriter(album, loader)
     identity = loader.identify("a", "7")
     with monkeypatch.context() as patch:
         patch.setattr(Album, "keep", full)
@@ -143,7 +143,7 @@ def test_no_click_waits_for_a_slow_disk(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_file_is_not_read_again_while_it_is_in_memory(tmp_path: Path) -> None:
     files = Files(a=png(PIXELS))
     loader = ImageLoader(files)
-    keeper = ImageKeeper(Album(tmp_path), loader)
+    keeper = AlbumWriter(Album(tmp_path), loader)
     keeper.clicked(image("a"), loader.identify("a", "7"))
     keeper.stop()
     assert files.reads == 1 and len(kept(tmp_path)) == 1
@@ -156,7 +156,7 @@ def test_an_image_that_is_gone_is_told_and_harms_nobody(
     loader = ImageLoader(files, cache_bytes=0)
     gone, here = loader.identify("a", "7"), loader.identify("b", "7")
     del files.contents["a"]
-    keeper = ImageKeeper(Album(tmp_path), loader)
+    keeper = AlbumWriter(Album(tmp_path), loader)
     keeper.clicked(image("a"), gone)
     keeper.clicked(image("b"), here)
     until(lambda: len(kept(tmp_path)) == 1)
@@ -171,7 +171,7 @@ def test_a_replaced_image_is_not_kept_under_the_old_name(
     loader = ImageLoader(files, cache_bytes=0)
     identity = loader.identify("a", "7")
     files.contents["a"] = png(pixels_of(1))
-    keeper = ImageKeeper(Album(tmp_path), loader)
+    keeper = AlbumWriter(Album(tmp_path), loader)
     keeper.clicked(image("a"), identity)
     until(lambda: "was replaced" in caplog.text)
     keeper.stop()

@@ -11,7 +11,7 @@ import torch
 
 from adaptation.learning.adapter import Adapter
 from adaptation.models.sam import PromptableSam, Weights
-from backend.learning.adapter_store import READY, Shelf
+from backend.learning.adapter_store import READY, AdapterStore
 from tests.adaptation.conftest import tiny_vit_sam
 
 
@@ -33,12 +33,12 @@ def learned(sam: PromptableSam, amount: float) -> Adapter:
     return Adapter(deltas, sam.decoder_id)
 
 
-def shelf_in(folder: Path, sam: PromptableSam, **changes: object) -> Shelf:
+def shelf_in(folder: Path, sam: PromptableSam, **changes: object) -> AdapterStore:
     given: dict[str, object] = {"max_sessions": 2, "ttl_s": 100.0, **changes}
-    return Shelf(sam, folder, **given)  # type: ignore[arg-type]
+    return AdapterStore(sam, folder, **given)  # type: ignore[arg-type]
 
 
-def at_first(shelf: Shelf, name: str) -> tuple[Weights | None, str]:
+def at_first(shelf: AdapterStore, name: str) -> tuple[Weights | None, str]:
     """What a session answers an object's first click with, and its version."""
     weights, version = shelf.weights(name, "start")
     return weights(1), version

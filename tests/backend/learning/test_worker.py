@@ -73,7 +73,7 @@ def test_a_rewritten_annotation_is_learned_as_it_is_now(tmp_path: Path) -> None:
         rest(service)
         assert [e.payload["n_objects"] for e in events_of(tmp_path, "forgot")] == [1]
         assert len(events_of(tmp_path)) == 2
-        assert learning_of(service)._school._awake["project-1"].taught.n_objects == 1
+        assert learning_of(service)._manager._open["project-1"].session.n_objects == 1
 
 
 def test_labels_have_sessions_of_their_own_if_wanted(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_spoiled_embedding_costs_its_object_and_no_more(
         draw(service, 0)
         rest(service)
         learned = version_now(service, tmp_path)
-        school = learning_of(service)._school
+        school = learning_of(service)._manager
         embed = school._embed
         monkeypatch.setattr(school, "_embed", lambda *asked: spoil(embed(*asked)))
         with caplog.at_level(logging.WARNING):

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from backend.embeddings.prefetch import EncodeAhead
+from backend.embeddings.prefetch import Prefetcher
 from backend.images.loader import ImageIdentity, TaskImage
 from backend.learning.interface import NoLearning
 from backend.protocol import render_answer
-from backend.service.clicks import Served
+from backend.service.clicks import ServedModel
 from tests.backend.payloads import keypoint
 from tests.backend.service_kit import WatchedSam, click_on, data_uri, pixels_of, running_service
 
@@ -45,10 +45,10 @@ def test_nothing_else_begins_before_the_answer_is_rendered(
         return render_answer(*args, **options)
 
     monkeypatch.setattr("backend.service.clicks.render_answer", rendered)
-    monkeypatch.setattr(EncodeAhead, "next_view", lambda *_: notes.append("the next view"))
+    monkeypatch.setattr(Prefetcher, "next_view", lambda *_: notes.append("the next view"))
     with running_service(tmp_path, WatchedSam()) as service:
         served = service._clicks.served
-        service.swap(Served(interaction=served.interaction, learning=Noting(notes)))
+        service.swap(ServedModel(interaction=served.interaction, learning=Noting(notes)))
         monkeypatch.setattr(type(served.interaction), "next_view", lambda *_: "another view")
         service.predict(click_on(IMAGE, keypoint(30, 60)))
     assert notes == [

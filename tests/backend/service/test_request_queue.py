@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from backend.service.request_queue import Slots, Turns
+from backend.service.request_queue import NewestWinsQueue, Slots
 from tests.backend.making import until
 
 
-def queue_up(turns: Turns, *requests: str) -> list[bool]:
+def queue_up(turns: NewestWinsQueue, *requests: str) -> list[bool]:
     """Who is wanted, when these click ids ("ab": clicks a and b) wait behind one at work."""
     wanted: dict[str, bool] = {}
 
@@ -31,22 +31,22 @@ def queue_up(turns: Turns, *requests: str) -> list[bool]:
 
 
 def test_only_the_newest_of_growing_requests_is_wanted() -> None:
-    assert queue_up(Turns(), "a", "ab", "abc") == [False, False, True]
+    assert queue_up(NewestWinsQueue(), "a", "ab", "abc") == [False, False, True]
 
 
 def test_a_request_whose_clicks_the_later_one_does_not_hold_is_wanted() -> None:
-    assert queue_up(Turns(), "abc", "ab") == [True, True]
-    assert queue_up(Turns(), "ab", "ac") == [True, True]
+    assert queue_up(NewestWinsQueue(), "abc", "ab") == [True, True]
+    assert queue_up(NewestWinsQueue(), "ab", "ac") == [True, True]
 
 
 def test_requests_of_different_objects_do_not_wait_for_each_other() -> None:
-    turns = Turns()
+    turns = NewestWinsQueue()
     with turns.take("one", frozenset("a")), turns.take("two", frozenset("a")) as is_wanted:
         assert is_wanted
 
 
 def test_a_failed_request_supersedes_nobody() -> None:
-    turns = Turns()
+    turns = NewestWinsQueue()
     with pytest.raises(ValueError, match="broken"), turns.take("object", frozenset("ab")):
         raise ValueError("broken")
     with turns.take("object", frozenset("a")) as is_wanted:
@@ -54,7 +54,7 @@ def test_a_failed_request_supersedes_nobody() -> None:
 
 
 def test_nothing_is_left_behind() -> None:
-    turns = Turns()
+    turns = NewestWinsQueue()
     queue_up(turns, "a", "ab", "b")
     assert turns.n_present() == 0
     assert not turns._lines

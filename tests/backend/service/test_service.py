@@ -19,12 +19,12 @@ from adaptation.errors import ImageError, InputError, ProtocolError, StoreError
 from adaptation.journal import Link, SubmissionRecord
 from adaptation.masks import decode_rle
 from adaptation.models.sam import Weights
-from adaptation.predictor.interactive import Interaction, WeightsAt
+from adaptation.predictor.interactive import InteractivePredictor, WeightsAt
 from adaptation.predictor.zoom import ZoomSettings
 from adaptation.types import Click
 from backend.embeddings.encoder import Encoder
 from backend.images.loader import ImageIdentity, TaskImage
-from backend.service.clicks import Memory
+from backend.service.clicks import PromptState
 from backend.service.prompt_state import DrawnBoxes, ObjectStates
 from backend.service.service import BusyError, SegmentationService
 from backend.wiring import build_embeddings, build_images
@@ -83,7 +83,7 @@ def test_the_mask_is_that_of_the_one_click_path(
     pixels = pixels_of()
     embedding = sam.embed(pixels)
     embedding.features.copy_(embedding.features.half().float())  # as the cache keeps it
-    direct = Interaction(sam, ZoomSettings())
+    direct = InteractivePredictor(sam, ZoomSettings())
     click = Click(x=0.3 * WIDTH - 0.5, y=0.6 * HEIGHT - 0.5, is_positive=True)
     expected = direct.answer(lambda view: embedding, (HEIGHT, WIDTH), (click,))
 
@@ -124,7 +124,7 @@ def test_masks_that_are_not_shown_are_kept_a_little_coarser(
 
     embedding = sam.embed(pixels_of(size=(height, width)))
     embedding.features.copy_(embedding.features.half().float())
-    direct = Interaction(sam, ZoomSettings())
+    direct = InteractivePredictor(sam, ZoomSettings())
     point = Click(x=0.3 * width - 0.5, y=0.6 * height - 0.5, is_positive=True)
     exact = direct.answer(lambda view: embedding, (height, width), (point,))
     for candidate in record.candidates[1:]:
@@ -537,10 +537,12 @@ def test_what_learns_gives_the_weights_and_sees_clicks_and_submissions(
     settings = settings_for(tmp_path)
     cache = build_embeddings(settings)
     service = SegmentationService(
-        interaction=Interaction(sam, ZoomSettings()),
+        interaction=InteractivePredictor(sam, ZoomSettings()),
         encoder=Encoder(sam, build_images(settings, None), cache),
         journal=journal_of(tmp_path),
-        memory=Memory(states=ObjectStates(max_objects=8, ttl_s=60), boxes=DrawnBoxes(ttl_s=60)),
+        memory=PromptState(
+            states=ObjectStates(max_objects=8, ttl_s=60), boxes=DrawnBoxes(ttl_s=60)
+        ),
         learning=learning,
     )
     answer = service.predict(click_on(IMAGE, keypoint(30, 60, id="kp-3")))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from adaptation.models.sam import PromptableSam
-from adaptation.predictor.interactive import Answer, Interaction
+from adaptation.predictor.interactive import Answer, InteractivePredictor
 from adaptation.predictor.zoom import ZoomSettings
 from adaptation.simulation.annotator import Rules
 from adaptation.storage.datasets import FolderSet
@@ -15,7 +15,7 @@ from adaptation.types import as_clicks
 from tests.training.fakes import Mask, disc, tiny_model, write_discs
 from training.evaluation.baseline import UNLABELLED, SeedLearner, SeedSettings, balanced_weights
 from training.evaluation.harness import Harness
-from training.runtime.embedding_cache import Encoder
+from training.runtime.embedding_cache import CachedEncoder
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
 MASK: Mask = np.zeros((32, 64), np.bool_)
@@ -29,8 +29,8 @@ def sam() -> PromptableSam:
 
 
 def answer_of(sam: PromptableSam) -> Answer:
-    interaction = Interaction(sam, ZoomSettings(is_on=False))
-    return interaction.answer(Encoder(sam).of(IMAGE), (32, 64), CLICKS)
+    interaction = InteractivePredictor(sam, ZoomSettings(is_on=False))
+    return interaction.answer(CachedEncoder(sam).of(IMAGE), (32, 64), CLICKS)
 
 
 def learner_of(sam: PromptableSam, **changes: float) -> SeedLearner:
@@ -86,7 +86,7 @@ def test_the_memory_is_bounded_and_replay_is_seeded(sam: PromptableSam) -> None:
     for learner in learners:
         for shift in range(4):
             mask = np.roll(MASK, 4 * shift, axis=1)
-            learner.observe_mask([answer], mask, Encoder(sam).of(IMAGE))
+            learner.observe_mask([answer], mask, CachedEncoder(sam).of(IMAGE))
         assert len(learner._memory) == 2
     first, second = (learner.weights(1) for learner in learners)
     assert all(torch.equal(first[n], second[n]) for n in first)
@@ -103,14 +103,14 @@ def test_finished_masks_are_learned(sam: PromptableSam) -> None:
 
     before = share_of_wrong_cells()
     for _ in range(15):
-        learner.observe_mask([answer], MASK, Encoder(sam).of(IMAGE))
+        learner.observe_mask([answer], MASK, CachedEncoder(sam).of(IMAGE))
     assert share_of_wrong_cells() < 0.7 * before
 
 
 def test_it_goes_through_the_harness(tmp_path: Path, sam: PromptableSam) -> None:
     dataset = FolderSet(write_discs(tmp_path / "discs", n_images=2))
     rules = Rules(max_clicks=3, target=0.99)
-    harness = Harness(sam, dataset, Encoder(sam), rules, ZoomSettings(is_on=False))
+    harness = Harness(sam, dataset, CachedEncoder(sam), rules, ZoomSettings(is_on=False))
     refs = list(dataset.objects())
     frozen = list(harness.run_stream(refs, None))
     adapted = list(harness.run_stream(refs, learner_of(sam, learning_rate=3e-3, erosion=1)))
@@ -120,5 +120,5 @@ def test_it_goes_through_the_harness(tmp_path: Path, sam: PromptableSam) -> None
 
 def test_a_mask_too_thin_for_the_erosion_still_has_its_clicks(sam: PromptableSam) -> None:
     learner = learner_of(sam, learning_rate=1e-3, erosion=4)
-    learner.observe_mask([answer_of(sam)], disc(30, 16, 2)[:32], Encoder(sam).of(IMAGE))
+    learner.observe_mask([answer_of(sam)], disc(30, 16, 2)[:32], CachedEncoder(sam).of(IMAGE))
     assert all(torch.isfinite(v).all() for v in learner.weights(1).values())

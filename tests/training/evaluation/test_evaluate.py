@@ -33,7 +33,7 @@ from tests.training.fakes import (
 from training.evaluation.evaluate import EvaluateConfig, Evaluation, with_adapter
 from training.evaluation.harness import Harness, ObjectResult, Slot, is_contradicted
 from training.evaluation.results import RESULTS_FILE, RunFolder, result_from_json, result_to_json
-from training.runtime.embedding_cache import Encoder
+from training.runtime.embedding_cache import CachedEncoder
 
 FROZEN = Slot(mode="frozen", order=0, session=0, position=0)
 NO_ZOOM = ZoomSettings(is_on=False)
@@ -49,7 +49,7 @@ def scripted(root: Path, mask_after: Callable[[int], Mask], rules: Rules) -> Obj
     dataset = FolderSet(root)
     sam = cast(PromptableSam, ScriptedSam(mask_after))
     plain = EdgeSettings(is_on=False)
-    harness = Harness(sam, dataset, Encoder(sam), rules, NO_ZOOM, edges=plain)
+    harness = Harness(sam, dataset, CachedEncoder(sam), rules, NO_ZOOM, edges=plain)
     return harness.run_object(next(dataset.objects()), FROZEN, None)
 
 
@@ -108,7 +108,7 @@ def test_a_click_and_a_mask_contradict_each_other_at_the_clicked_pixel() -> None
 def test_single_prompts_are_answered_once(discs: Path, prompts: str, n_clicks: int) -> None:
     sam = tiny_model()
     dataset = FolderSet(discs)
-    harness = Harness(sam, dataset, Encoder(sam), Rules(prompts=prompts), NO_ZOOM)
+    harness = Harness(sam, dataset, CachedEncoder(sam), Rules(prompts=prompts), NO_ZOOM)
     result = harness.run_object(next(dataset.objects()), FROZEN, None)
     assert len(result.ious) == 1
     assert len(result.clicks) == n_clicks
@@ -117,7 +117,7 @@ def test_single_prompts_are_answered_once(discs: Path, prompts: str, n_clicks: i
 def test_the_next_click_is_answered_with_the_last_masks_logits(discs: Path) -> None:
     model = ScriptedSam(lambda n: missing_rows(12))
     sam, dataset = cast(PromptableSam, model), FolderSet(discs)
-    harness = Harness(sam, dataset, Encoder(sam), Rules(max_clicks=2), NO_ZOOM)
+    harness = Harness(sam, dataset, CachedEncoder(sam), Rules(max_clicks=2), NO_ZOOM)
     harness.run_object(next(dataset.objects()), FROZEN, None)
     assert [p.mask_input is None for p in model.prompts] == [True, False]
 
@@ -134,7 +134,7 @@ def test_corrected_masks_obey_every_click(discs: Path) -> None:
     wrong = {}
     for is_corrected in (False, True):
         corrector = ClickCorrection(CorrectionSettings(), sam.input_size) if is_corrected else None
-        harness = Harness(sam, dataset, Encoder(sam), rules, NO_ZOOM, corrector=corrector)
+        harness = Harness(sam, dataset, CachedEncoder(sam), rules, NO_ZOOM, corrector=corrector)
         results = list(harness.run_stream(refs, None))
         wrong[is_corrected] = sum(sum(r.contradicted) for r in results)
     assert wrong[True] < 0.2 * wrong[False]
@@ -146,7 +146,7 @@ def test_corrected_masks_obey_every_click(discs: Path) -> None:
 def stream(root: Path, learner: OneStepLearner | None, rules: Rules) -> list[ObjectResult]:
     sam, dataset = tiny_model(), FolderSet(root)
     plain = EdgeSettings(is_on=False)
-    harness = Harness(sam, dataset, Encoder(sam), rules, NO_ZOOM, edges=plain)
+    harness = Harness(sam, dataset, CachedEncoder(sam), rules, NO_ZOOM, edges=plain)
     return list(harness.run_stream(list(dataset.objects()), learner))
 
 
@@ -302,7 +302,7 @@ def test_sessions_have_learners_of_their_own(discs: Path, tmp_path: Path) -> Non
 def test_worker_processes_change_no_result(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.evaluation.evaluate.load_base", load_tiny)
+    monkeypatch.setattr("training.evaluation.evaluate.load_evaluated_model", load_tiny)
     asked = config(discs, tmp_path / "a", objects=4, orders=1)
     alone = evaluate(asked)
     shared = evaluate(replace(asked, workers=2, out=tmp_path / "b"))

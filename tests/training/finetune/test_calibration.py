@@ -193,12 +193,12 @@ def test_a_tuned_base_stays_tuned(root: Path, sam: PromptableSam) -> None:
 def test_clicks_are_those_that_were_made_and_others_inside_of_the_mask(root: Path) -> None:
     from training.finetune.calibration import CalibrationConfig
     from training.finetune.calibration import lone_clicks as clicks_on
-    from training.finetune.objects import Exercise
+    from training.finetune.objects import LabeledObject
 
     truth = disc(30, 30, 10)
     made = as_clicks([(30.0, 31.0, True), (1.0, 1.0, False)])
     about = {"name": "a", "split": "train", "image_key": "i", "mask_key": "m"}
-    item = Exercise(**about, read=lambda: NOISE, clicks=made, mask=lambda: truth)  # type: ignore[arg-type]
+    item = LabeledObject(**about, read=lambda: NOISE, clicks=made, mask=lambda: truth)  # type: ignore[arg-type]
     config = CalibrationConfig(data=root, sets=("discs",), clicks=4)
     found = list(clicks_on(item, truth, config))
     assert found[0] == made[0] and len(found) == 4

@@ -10,22 +10,22 @@ import pytest
 import torch
 
 from adaptation.models.catalog import load_model
-from adaptation.predictor.interactive import Answer, Interaction
+from adaptation.predictor.interactive import Answer, InteractivePredictor
 from adaptation.predictor.zoom import ZoomSettings
 from adaptation.storage.album import Album
 from adaptation.types import Box, Click
 from tests.training.tuning_kit import example, pairs_of, ranking, rle, write_image, write_model
-from training.finetune.collator import Desk
+from training.finetune.collator import PreferenceCollator
 from training.finetune.comparisons import (
-    Comparison,
+    RankedMasks,
     bounded,
     comparisons_of_preferences,
     of_objects,
 )
-from training.finetune.metrics import Tally
-from training.finetune.prompt_cache import Replayer, Unusable
+from training.finetune.metrics import MetricSums
+from training.finetune.prompt_cache import PromptCache, Unusable
 from training.preferences.files import EXAMPLES, PAIRS, RANKINGS, TableWriter
-from training.runtime.embedding_cache import Encoder
+from training.runtime.embedding_cache import CachedEncoder
 
 CLICKS = tuple(Click(x=x, y=30, is_positive=x > 10) for x in (30, 4, 34, 26))
 
@@ -55,14 +55,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def comparisons(root: Path, *, lists: bool = False) -> list[Comparison]:
+def comparisons(root: Path, *, lists: bool = False) -> list[RankedMasks]:
     return comparisons_of_preferences(root / "preferences", Album(root / "album"), lists=lists)
 
 
-def desk_of(root: Path, cache: Path) -> tuple[Desk, Counter[int]]:
+def desk_of(root: Path, cache: Path) -> tuple[PreferenceCollator, Counter[int]]:
     """A desk, and how often so many clicks were answered on it."""
     sam = load_model("compact", root, checkpoint=root / "tiny.safetensors")
-    replayer = Replayer(sam, Encoder(sam, None), cache, ZoomSettings())
+    replayer = PromptCache(sam, CachedEncoder(sam, None), cache, ZoomSettings())
     counts: Counter[int] = Counter()
     answer = replayer.interaction.answer
 
@@ -71,7 +71,7 @@ def desk_of(root: Path, cache: Path) -> tuple[Desk, Counter[int]]:
         return answer(*arguments, **options)  # type: ignore[arg-type]
 
     replayer.interaction.answer = counted  # type: ignore[method-assign]
-    return Desk(replayer), counts
+    return PreferenceCollator(replayer), counts
 
 
 def test_an_objects_clicks_are_answered_once_for_all_its_comparisons(
@@ -91,8 +91,8 @@ def test_shared_prompts_are_those_of_a_replay_of_their_own(root: Path, tmp_path:
     desk, _ = desk_of(root, tmp_path)
     items = [item for item in comparisons(root) if item.name.endswith("/5")]
     batch = desk.batch(items)
-    alone = Interaction(desk.replayer.sam, ZoomSettings())
-    encoder = Encoder(desk.replayer.sam, None)
+    alone = InteractivePredictor(desk.replayer.sam, ZoomSettings())
+    encoder = CachedEncoder(desk.replayer.sam, None)
     for item, prompt in zip(items, batch.prompts, strict=True):
         image = item.read()
         answer = alone.resume(encoder.of(image), item.image_size, item.clicks, item.box)
@@ -177,12 +177,12 @@ def test_so_many_objects_are_drawn_whole(root: Path) -> None:
 
 
 def test_the_expected_calibration_error_is_that_of_all_batches_together() -> None:
-    whole, parts = Tally(), Tally()
+    whole, parts = MetricSums(), MetricSums()
     scores = torch.tensor([0.95, 0.92, 0.31, 1.2])
     ious = torch.tensor([0.85, 0.98, 0.61, 1.0])
     whole.note_gap("ece", scores, ious)
     for score, iou in zip(scores, ious, strict=True):
-        part = Tally()
+        part = MetricSums()
         part.note_gap("ece", score[None], iou[None])
         parts.add(part)
     # The highest tenth: 0.10 - 0.06 + 0.20 = 0.24; the one of 0.31: -0.30; over four scores.

@@ -251,11 +251,11 @@ def test_the_command_tells_no_folder() -> None:
 
 
 def test_of_a_journal_too_so_many_objects_are_drawn(root: Path) -> None:
-    from training.finetune.objects import find_exercises
+    from training.finetune.objects import find_objects
 
     plain = [f"preferences=[{root / 'preferences'}]", f"album={root / 'album'}"]
     names = []
     for more in (["objects=4"], ["objects=4", "seed=1"], []):
-        names.append([e.name for e in find_exercises(load_config(SftConfig, None, plain + more))])
+        names.append([e.name for e in find_objects(load_config(SftConfig, None, plain + more))])
     assert [len(each) for each in names] == [4, 4, 6]
     assert set(names[0]) != set(names[1]) and set(names[0]) < set(names[2])

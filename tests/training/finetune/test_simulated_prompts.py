@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptation.learning.examples import Lesson, label_map, simulated_prompt
+from adaptation.learning.examples import TrainingExample, label_map, simulated_prompt
 from adaptation.models.catalog import load_model
 from adaptation.models.sam import PromptableSam
 from adaptation.types import Embedding, MaskPrediction, Prompt, as_clicks
@@ -34,14 +34,14 @@ def sam(tmp_path_factory: pytest.TempPathFactory) -> PromptableSam:
     return load_model("compact", folder, checkpoint=write_model(folder))
 
 
-def lesson(sam: PromptableSam, seed: int) -> Lesson:
+def lesson(sam: PromptableSam, seed: int) -> TrainingExample:
     rng = np.random.default_rng(seed)
     truth = disc(int(rng.integers(20, 44)), 30, int(rng.integers(6, 14)))
     image = rng.integers(0, 60, (*SIZE, 3)) + 150 * truth[..., None]
     embedding: Embedding = sam.embed(image.astype(np.uint8))
     labels = label_map(truth, embedding.input_size, sam.low_res_size, sam.input_size, 0.05)
     prompt = Prompt(clicks=as_clicks([(1.0, 1.0, True)]))
-    return Lesson(prompt=prompt, embedding=lambda: embedding, labels=labels)
+    return TrainingExample(prompt=prompt, embedding=lambda: embedding, labels=labels)
 
 
 def test_a_batch_is_clicked_like_its_objects_one_by_one(sam: PromptableSam) -> None:
@@ -69,7 +69,7 @@ def test_a_batch_is_clicked_like_its_objects_one_by_one(sam: PromptableSam) -> N
 def test_an_object_without_an_error_gets_no_more_clicks(sam: PromptableSam) -> None:
     blank = lesson(sam, 0)
     labels = torch.where(blank.labels == 1, 1, -1).to(torch.int8)  # nothing but the object counts
-    whole = Lesson(prompt=blank.prompt, embedding=blank.embedding, labels=labels)
+    whole = TrainingExample(prompt=blank.prompt, embedding=blank.embedding, labels=labels)
     policy = CountingPolicy(sam)
     with torch.no_grad():
         policy.weights["hint_logit.bias"].add_(100.0)  # everything is the object

@@ -21,15 +21,15 @@ from adaptation.errors import StoreError
 from adaptation.models.sam import PromptableSam
 from tests.training.fakes import tiny_model
 from tests.training.tuning_kit import write_discs, write_model
-from training.finetune.metrics import Tally
+from training.finetune.metrics import MetricSums
 from training.finetune.policy import Policy
-from training.finetune.prompt_cache import Replayer, load_replay, save_replay
+from training.finetune.prompt_cache import PromptCache, load_replay, save_replay
 from training.finetune.sft import SftConfig, SftRecipe
-from training.finetune.trainer import Pick, Tuning, open_model, open_replayer
+from training.finetune.trainer import Pick, Trainer, open_model, open_replayer
 from training.runtime.checkpoints import load_checkpoint, read_log
 from training.runtime.config import load_config
 from training.runtime.distributed import Rank
-from training.runtime.embedding_cache import Encoder
+from training.runtime.embedding_cache import CachedEncoder
 
 Row = dict[str, Any]
 
@@ -61,10 +61,10 @@ def config_of(root: Path, run: Path, *more: str) -> SftConfig:
     return load_config(SftConfig, None, overrides)
 
 
-def tuning_of(config: SftConfig, sam: PromptableSam | None = None) -> Tuning:
+def tuning_of(config: SftConfig, sam: PromptableSam | None = None) -> Trainer:
     sam = sam or open_model(config, Rank())
     recipe = SftRecipe(config, open_replayer(config, sam), Rank())
-    return Tuning(config, sam, recipe, Rank(), "test")
+    return Trainer(config, sam, recipe, Rank(), "test")
 
 
 def rows_of(run: Path) -> list[Row]:
@@ -104,11 +104,11 @@ class Stop(Exception):
     pass
 
 
-def interrupt(tuning: Tuning, n_done: int, *, n_lost: int = 1) -> None:
+def interrupt(tuning: Trainer, n_done: int, *, n_lost: int = 1) -> None:
     """Run, save after `n_done` steps, do some more that are lost, and stop."""
     step, count = tuning.step, 0
 
-    def counted() -> Tally:
+    def counted() -> MetricSums:
         nonlocal count
         if count == n_done:
             tuning.save()
@@ -210,11 +210,11 @@ def test_a_step_without_a_finite_gradient_is_skipped(
     class Exploding:
         stage, n_train, n_val = "sft", 8, 0
 
-        def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, Tally]:
-            return sum(w.sum() for w in policy.weights.values()) * math.inf, Tally()  # type: ignore[return-value]
+        def train(self, policy: Policy, picks: Sequence[Pick]) -> tuple[Tensor, MetricSums]:
+            return sum(w.sum() for w in policy.weights.values()) * math.inf, MetricSums()  # type: ignore[return-value]
 
-        def validate(self, policy: Policy, picks: Sequence[Pick]) -> Tally:
-            return Tally()
+        def validate(self, policy: Policy, picks: Sequence[Pick]) -> MetricSums:
+            return MetricSums()
 
         def data(self) -> Mapping[str, Any]:
             return {}
@@ -320,7 +320,7 @@ def test_a_replay_comes_back_the_same_and_damage_is_noticed(root: Path, tmp_path
     config = config_of(root, tmp_path)
     sam = open_model(config, Rank())
     recipe = SftRecipe(config, open_replayer(config, sam), Rank())
-    fresh = SftRecipe(config, Replayer(sam, Encoder(sam), tmp_path, config.zoom), Rank())
+    fresh = SftRecipe(config, PromptCache(sam, CachedEncoder(sam), tmp_path, config.zoom), Rank())
     for item in recipe._train:
         kept, made = recipe.replay(item), fresh.replay(item)
         assert kept.image_id == made.image_id and torch.equal(
@@ -352,10 +352,10 @@ def test_a_view_is_encoded_once_ever(root: Path, whole: Path, tmp_path: Path) ->
 
 def test_tallies_add_up_whatever_the_split() -> None:
     values = torch.tensor([1.0, 2.0, math.nan, 6.0])
-    together, apart = Tally(), Tally()
+    together, apart = MetricSums(), MetricSums()
     together.note("x", values)
     for value in values:
-        part = Tally()
+        part = MetricSums()
         part.note("x", value[None])
         apart.add(part)
     assert together.values == apart.values == {"x": (9.0, 3)}

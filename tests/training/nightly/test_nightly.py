@@ -22,7 +22,7 @@ from tests.training.tuning_kit import SIZE, example, rle, write_image, write_mod
 from training.cli import main
 from training.nightly import nightly
 from training.nightly.config import NightlyConfig
-from training.nightly.state import Night, count_new, night_folder
+from training.nightly.state import NightlyState, count_new, night_folder
 from training.preferences.files import EXAMPLES, TableWriter
 from training.promotion.held_out import label_maps, write_held_out
 from training.runtime.config import load_config
@@ -291,15 +291,15 @@ def test_a_step_is_done_once_for_the_same_settings(tmp_path: Path) -> None:
         return {"says": "made"}
 
     for settings in ({"a": 1}, {"a": 1}, {"a": 2}):
-        Night(tmp_path / "n").step("s", settings, work)
+        NightlyState(tmp_path / "n").step("s", settings, work)
     assert len(calls) == 2
 
     def failing() -> dict[str, Any]:
         raise InputError("no")
 
     with pytest.raises(InputError):
-        Night(tmp_path / "n").step("s", {"a": 3}, failing)
-    Night(tmp_path / "n").step("s", {"a": 3}, work)
+        NightlyState(tmp_path / "n").step("s", {"a": 3}, failing)
+    NightlyState(tmp_path / "n").step("s", {"a": 3}, work)
     assert len(calls) == 3
 
 

@@ -47,7 +47,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def load(config: EvaluateConfig) -> object:
         return tiny_model() if config.base is None else load_base(config.base, tiny_model())
 
-    monkeypatch.setattr("training.evaluation.evaluate.load_base", load)
+    monkeypatch.setattr("training.evaluation.evaluate.load_evaluated_model", load)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from adaptation.predictor.zoom import View
 from adaptation.types import Embedding
 from tests.training.fakes import tiny_model
-from training.runtime.embedding_cache import Encoder, EncodingStore
+from training.runtime.embedding_cache import CachedEncoder, EncodingStore
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 WHOLE, PART = View.full((40, 60)), View(10, 5, 42, 37)
@@ -66,8 +66,8 @@ def test_an_unwritable_store_costs_speed_only(tmp_path: Path) -> None:
 
 def test_cached_and_fresh_embeddings_are_the_same_to_the_bit(tmp_path: Path) -> None:
     sam = tiny_model()
-    first, second = (Encoder(sam, EncodingStore(tmp_path, 10**8), 0) for _ in range(2))
-    bare = Encoder(sam, None, 0)
+    first, second = (CachedEncoder(sam, EncodingStore(tmp_path, 10**8), 0) for _ in range(2))
+    bare = CachedEncoder(sam, None, 0)
     for view in (WHOLE, PART):
         fresh = first.of(IMAGE)(view)
         stored = second.of(IMAGE)(view)
@@ -81,7 +81,7 @@ def test_cached_and_fresh_embeddings_are_the_same_to_the_bit(tmp_path: Path) -> 
 
 
 def test_a_view_is_encoded_once_for_an_image_and_a_model(tmp_path: Path) -> None:
-    encoder = Encoder(tiny_model(), None, n_in_memory=2)
+    encoder = CachedEncoder(tiny_model(), None, n_in_memory=2)
     encode = encoder.of(IMAGE)
     encode(WHOLE), encode(PART), encode(WHOLE)
     assert encoder.n_encoded == 2

@@ -25,7 +25,7 @@ from backend.commands.simulate.plan import (
     open_data,
     served_folders,
 )
-from backend.commands.simulate.results import Notebook, ObjectResult, Outcome, PictureResult
+from backend.commands.simulate.results import Notebook, Outcome, PictureResult, SimulatedObject
 from backend.commands.simulate.summary import (
     Effort,
     digest_of_answers,
@@ -33,12 +33,14 @@ from backend.commands.simulate.summary import (
     render,
     summarize,
 )
-from backend.commands.simulate.wire import Task, accepted, new_id
+from backend.commands.simulate.wire import SimulatedTask, accepted, new_id
 from backend.protocol import parse_predict, parse_setup, parse_webhook
 from tests.backend.payloads import recorded
 from tests.training.folders import write_set
 
-TASK = Task(project_id=5, task_id=8, label='a "b" & <c>', reference="/data/x.jpg", size=(40, 60))
+TASK = SimulatedTask(
+    project_id=5, task_id=8, label='a "b" & <c>', reference="/data/x.jpg", size=(40, 60)
+)
 
 
 def disc(radius: int = 12, size: tuple[int, int] = (64, 64)) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -115,7 +117,9 @@ def test_objects_are_shared_evenly(counts: list[int], total: int, shares: list[i
 def test_a_click_on_a_whole_pixel_arrives_on_that_pixel(
     side: int, place: float, is_positive: bool
 ) -> None:
-    task = Task(project_id=5, task_id=8, label="x", reference="/data/x.jpg", size=(side, side))
+    task = SimulatedTask(
+        project_id=5, task_id=8, label="x", reference="/data/x.jpg", size=(side, side)
+    )
     click = Click(x=float(int(place * side)), y=float(side - 1), is_positive=is_positive)
     request = parse_predict(task.clicked([task.keypoint(click, "kp")], (), 1))
     assert request.clicked is not None
@@ -212,7 +216,7 @@ def test_a_sloppy_border_strays_by_a_share_of_the_object() -> None:
 # Results
 
 
-def result(stem: str = "im0", outcome: Outcome = "painted", **changes: Any) -> ObjectResult:
+def result(stem: str = "im0", outcome: Outcome = "painted", **changes: Any) -> SimulatedObject:
     """An object of a set "a"; three clicks unless told otherwise."""
     given: dict[str, Any] = {
         "dataset": "a",
@@ -225,10 +229,10 @@ def result(stem: str = "im0", outcome: Outcome = "painted", **changes: Any) -> O
         "seconds": (0.1, 0.2, 0.3),
         "outcome": outcome,
     }
-    return ObjectResult(**{**given, **changes})
+    return SimulatedObject(**{**given, **changes})
 
 
-def picture_result(*objects: ObjectResult) -> PictureResult:
+def picture_result(*objects: SimulatedObject) -> PictureResult:
     key = f"a/{objects[0].stem}"
     return PictureResult(
         key=key, annotator=1, annotation_id=9, model_version="tiny", objects=objects

@@ -26,7 +26,7 @@ from tests.backend.simulate_kit import finished_objects, options_for, running_st
 from tests.backend.sites import Site, json_reply
 from tests.training.folders import write_set
 from training.evaluation.harness import Harness, Slot
-from training.runtime.embedding_cache import Encoder
+from training.runtime.embedding_cache import CachedEncoder
 
 N_IMAGES, N_OBJECTS = 3, 6  # two of the three objects of each image are large enough
 
@@ -174,7 +174,7 @@ def test_the_evaluation_harness_clicks_the_same_and_sees_the_same(
     dataset = FolderSet(data)
     rules = Rules(clicker=clicker, max_clicks=8, target=0.9)
     obeying = ClickCorrection(CorrectionSettings(), sam.input_size)
-    harness = Harness(sam, dataset, Encoder(sam), rules, ZoomSettings(), corrector=obeying)
+    harness = Harness(sam, dataset, CachedEncoder(sam), rules, ZoomSettings(), corrector=obeying)
     slot = Slot(mode="frozen", order=0, session=0, position=0)
     evaluated = [harness.run_object(ref, slot, None) for ref in sorted(dataset.objects())]
     for here, there in zip(lines_of(out), evaluated, strict=True):
