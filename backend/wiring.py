@@ -34,7 +34,7 @@ from backend.images.sources import ImageSource
 from backend.label_studio.client import LabelStudioClient, Transport
 from backend.learning.interface import Learning, NoLearning
 from backend.learning.manager import OnlineOptions
-from backend.learning.worker import OnlineLearning
+from backend.learning.worker import KnownImages, OnlineLearning
 from backend.protocol import AnswerKind, AnswerStyle
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickOptions, PromptState, ServedModel
@@ -127,8 +127,8 @@ def _learning(
         merge=settings.learning.merge,
         seed=settings.learning.seed,
     )
-    album = Album(settings.album_dir)
-    return OnlineLearning(sam, encoder, journal, learner, options, album)
+    images = KnownImages(encoder, Album(settings.album_dir))
+    return OnlineLearning(sam, images, journal, learner, options)
 
 
 def _corrector(sam: PromptableSam, learner: LearnerSettings) -> Corrector | None:

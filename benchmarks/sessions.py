@@ -148,21 +148,21 @@ def running(sam: PromptableSam, *, is_on: bool, **learning: object) -> Iterator[
 
 
 def learning_of(side: Side) -> OnlineLearning:
-    found = side.service._learning
+    found = side.service.served.learning
     assert isinstance(found, OnlineLearning)
     return found
 
 
 def fill(side: Side, sam: PromptableSam, n_sessions: int) -> None:
     """Give every session weights of its own, as if it had learned."""
-    shelf = learning_of(side)._manager._adapters
+    adapters = learning_of(side).adapters
     for task in range(n_sessions):
         generator = torch.Generator().manual_seed(task)
         deltas = {
             name: (1e-4 * torch.randn(value.shape, generator=generator)).half()
             for name, value in sam.decoder_parameters().items()
         }
-        shelf.publish(f"project-1-task-{task}", Adapter(deltas, sam.decoder_id))
+        adapters.publish(f"project-1-task-{task}", Adapter(deltas, sam.decoder_id))
 
 
 def memory_mb() -> float:
@@ -189,7 +189,7 @@ def measure_memory(sam: PromptableSam, n_sessions: int) -> dict[str, Any]:
         before = memory_mb()
         fill(side, sam, n_sessions)
         taken = memory_mb() - before
-        assert len(learning_of(side)._manager._adapters) == n_sessions
+        assert len(learning_of(side).adapters) == n_sessions
     adapter_mb = 2 * sum(v.nelement() for v in sam.decoder_parameters().values()) / 1e6
     return {
         "sessions": n_sessions,

@@ -1,11 +1,12 @@
-"""Which sessions there are, and which journal events each has taken in."""
+"""Which sessions there are, and which events of the journal each knows."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-from backend.learning.events import RECENT, Began, Forgot, Learned, Merged, SessionEvent, start_of
+from backend.learning.events import RECENT, Began, Forgot, Learned, Merged, SessionEvent
+from backend.learning.names import start_of
 
 
 @dataclass(slots=True, eq=False)
@@ -16,11 +17,11 @@ class SessionIndex:
         decoder_id: Digest of the base decoder; versions and tallies are of its sessions only.
         versions: Project and version of every session, as its last event left it.
         tallies: By project, the objects that each session learned from; the session that was
-            taught last comes last.
+            trained last comes last.
         recent: By project, the objects that were learned from last.
         standing: Project and submission entry of every annotation that sessions know.
-        newest_seq: Entry of the newest submission that a session was taught from.
-        newest: Positions in it that were taught.
+        newest_seq: Entry of the newest submission that a session was trained on.
+        newest: Positions in it that were trained on.
     """
 
     decoder_id: str
@@ -49,7 +50,7 @@ class SessionIndex:
             self.versions[event.session] = (project_id, event.version)
 
     def knows(self, submission_seq: int, position: int) -> bool:
-        """Whether a region was taught, or is older than the newest one that was."""
+        """Whether a region was trained on, or is older than the newest one that was."""
         if submission_seq == self.newest_seq:
             return position in self.newest
         return submission_seq < self.newest_seq

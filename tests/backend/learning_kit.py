@@ -78,7 +78,7 @@ def learning_service(
 
 
 def learning_of(service: SegmentationService) -> OnlineLearning:
-    found = service._clicks.served.learning
+    found = service.served.learning
     assert isinstance(found, OnlineLearning)
     return found
 

@@ -12,8 +12,17 @@ import pytest
 import torch
 
 from adaptation.errors import SettingsError
+from adaptation.journal import Journal
+from adaptation.predictor.zoom import View
+from adaptation.storage.album import Album
 from adaptation.types import Embedding
+from backend.commands.replay import replay
+from backend.embeddings.encoder import Encoder
+from backend.learning.manager import OnlineOptions
+from backend.learning.worker import KnownImages, OnlineLearning
+from backend.service.service import SegmentationService
 from backend.settings import load_learner
+from backend.wiring import build_embeddings, build_images
 from tests.backend.learning_kit import (
     FAST,
     IMAGES,
@@ -29,7 +38,7 @@ from tests.backend.learning_kit import (
     version_now,
 )
 from tests.backend.payloads import keypoint
-from tests.backend.service_kit import click_on, mask_of
+from tests.backend.service_kit import WatchedSam, click_on, mask_of, settings_for
 
 # What a session learns
 
@@ -73,7 +82,8 @@ def test_a_rewritten_annotation_is_learned_as_it_is_now(tmp_path: Path) -> None:
         rest(service)
         assert [e.payload["n_objects"] for e in events_of(tmp_path, "forgot")] == [1]
         assert len(events_of(tmp_path)) == 2
-        assert learning_of(service)._manager._open["project-1"].session.n_objects == 1
+    (session,) = replay(settings_for(tmp_path), None, check=True, sam=WatchedSam())
+    assert session.n_objects == 1 and session.is_as_saved
 
 
 def test_labels_have_sessions_of_their_own_if_wanted(tmp_path: Path) -> None:
@@ -141,26 +151,50 @@ def not_a_number(embedding: Embedding) -> Embedding:
     return replace(embedding, features=embedding.features * torch.nan)
 
 
+class SpoiledImages(KnownImages):
+    """Images whose embeddings are spoiled on their way to learning, if wanted."""
+
+    spoil: Callable[[Embedding], Embedding] | None = None
+
+    def embed(self, image_id: str, view: View) -> Embedding:
+        found = super().embed(image_id, view)
+        return found if self.spoil is None else self.spoil(found)
+
+
+def learn_from_spoiled_images(service: SegmentationService, folder: Path) -> SpoiledImages:
+    """Let a service learn from images that the test may spoil."""
+    settings, sam = settings_for(folder), service.served.interaction.sam
+    encoder = Encoder(sam, build_images(settings, None), build_embeddings(settings))
+    images = SpoiledImages(encoder, Album(settings.album_dir))
+    learning = OnlineLearning(
+        sam,
+        images,
+        Journal(settings.journal_url),
+        load_learner(folder / "learner.yaml"),
+        OnlineOptions(scope="project", folder=settings.adapters_dir),
+    )
+    service.swap(replace(service.served, learning=learning))
+    return images
+
+
 @pytest.mark.parametrize("spoil", [of_another_encoder, not_a_number])
 def test_a_spoiled_embedding_costs_its_object_and_no_more(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
     spoil: Callable[[Embedding], Embedding],
 ) -> None:
     with learning_service(tmp_path) as service:
+        images = learn_from_spoiled_images(service, tmp_path)
         draw(service, 0)
         rest(service)
         learned = version_now(service, tmp_path)
-        school = learning_of(service)._manager
-        embed = school._embed
-        monkeypatch.setattr(school, "_embed", lambda *asked: spoil(embed(*asked)))
+        images.spoil = spoil
         with caplog.at_level(logging.WARNING):
             draw(service, 1)
             rest(service)
         assert version_now(service, tmp_path) == learned
         assert "could not learn from annotation 101" in caplog.text
-        monkeypatch.setattr(school, "_embed", embed)
+        images.spoil = None
         draw(service, 2)
         rest(service)
         assert version_now(service, tmp_path) not in (learned, "base")
