@@ -8,7 +8,7 @@
     rows.py         records <-> rows    append.py, read.py     the two directions
     matching.py     which mask became which region              linking.py   stored, and kept up
     objects.py      clicks with their submitted mask, and masks that were turned down
-    store.py        Journal             export.py, command.py  to JSON lines and Parquet
+    store.py        Journal             export.py, parquet.py  to JSON lines and Parquet
 """
 
 from __future__ import annotations
