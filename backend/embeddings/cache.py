@@ -146,9 +146,6 @@ class MemoryLru:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, key: EmbeddingKey) -> bool:
-        return key in self._entries
-
     def keys(self) -> tuple[EmbeddingKey, ...]:
         """The keys, the least recently used first."""
         return tuple(self._entries)
@@ -230,11 +227,6 @@ class EmbeddingCache:
             raise StoreError(
                 f"The image was not encoded within {timeout_s:g} s; try again in a moment."
             ) from error
-
-    def peek(self, key: EmbeddingKey) -> bool:
-        """Whether a request would be answered without a new encode or a look into the store."""
-        with self._lock:
-            return key in self._memory or key in self._flights
 
     def stats(self) -> EmbeddingStats:
         """Counters since the start and the present state."""
