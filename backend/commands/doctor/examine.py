@@ -8,7 +8,7 @@ import click
 
 from adaptation.errors import StoreError, StropError
 from adaptation.journal import Journal
-from backend.commands.doctor import machine, project, studio
+from backend.commands.doctor import machine, packages, project, studio
 from backend.commands.doctor.findings import Finding, Level, fail, warn
 from backend.images.loader import ImageLoader
 from backend.label_studio.client import LabelStudioClient, LabelStudioError, MlBackend
@@ -55,6 +55,7 @@ def examine(
     settings: Settings, *, project_id: str | None, fix: bool, backend_url: str
 ) -> Iterator[Finding]:
     """All checks, in the order in which one would mend what they find."""
+    yield from packages.check_packages()
     yield from machine.check_model(settings)
     yield from machine.check_journal(settings)
     yield from machine.check_embeddings(settings)
