@@ -142,6 +142,14 @@ class SegmentationService:
         """
         self._submissions.receive(body)
 
+    def drain(self, timeout_s: float = 60.0) -> None:
+        """Wait until what was submitted is in the journal, linked, and handed to learning.
+
+        Raises:
+            TimeoutError: It took longer.
+        """
+        self._submissions.drain(timeout_s)
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Drop what was to be encoded ahead, finish what was submitted, close the journal."""
         if self._watcher is not None:

@@ -29,15 +29,15 @@ from tests.backend.service_kit import (
     regions_of,
     running_service,
 )
+from tests.learner_settings import pinned
 
-FAST: dict[str, Any] = {
-    "steps": 2,
-    "think_steps": 2,
-    "think_patience": 1,
-    "keep_out": 2,
-    "half": False,
-    "guard": {"least_overlap": 0.0, "agreement": 0.0},
-}
+FAST: dict[str, Any] = pinned(
+    steps=2,
+    think_steps=2,
+    think_patience=1,
+    keep_out=2,
+    guard={"least_overlap": 0.0, "agreement": 0.0},
+)
 """A learner that is quick, and that learns from anything."""
 
 IMAGES = [data_uri(pixels_of(seed)) for seed in range(3)]
@@ -84,7 +84,7 @@ def learning_of(service: SegmentationService) -> OnlineLearning:
 
 
 def rest(service: SegmentationService, timeout_s: float = 120) -> None:
-    """Wait until everything submitted is taught, and nobody thinks any more."""
+    """Wait until everything submitted is trained on, and no session gains any more."""
     handed_over(service)
     end = time.monotonic() + timeout_s
     while not learning_of(service).idle():
@@ -94,7 +94,7 @@ def rest(service: SegmentationService, timeout_s: float = 120) -> None:
 
 def handed_over(service: SegmentationService) -> None:
     """Wait until everything submitted is in the journal, linked, and told to learning."""
-    service._submissions._behind.submit(lambda: None).result(60)
+    service.drain(60)
 
 
 def draw(

@@ -20,16 +20,16 @@ from adaptation.learning.examples import (
 )
 from adaptation.learning.guard import GuardSettings
 from adaptation.learning.learner import ObjectReport, OnlineLearner
-from adaptation.learning.settings import LearnerSettings
 from adaptation.models.compact.model import build_compact
 from adaptation.models.sam import PromptableSam, digest_of
 from adaptation.predictor.interactive import Answer, InteractivePredictor
 from adaptation.predictor.zoom import View, ZoomSettings
 from adaptation.types import Embedding, as_clicks
+from tests.learner_settings import learner_settings
 
 SIZE = (64, 64)
-SETTINGS = LearnerSettings(
-    steps=4, think_steps=3, learning_rate=2e-3, half=False, guard=GuardSettings(least_overlap=0.0)
+SETTINGS = learner_settings(
+    steps=4, think_steps=3, learning_rate=2e-3, guard={"least_overlap": 0.0}
 )
 THOUGHTFUL = replace(SETTINGS, keep_out=2)
 """Keeps every second object out of replay, to judge idle training by."""

@@ -14,6 +14,7 @@ import torch
 from adaptation.errors import ImageError
 from backend.embeddings.cache import EmbeddingCache, Encode
 from backend.embeddings.prefetch_queue import PrefetchQueue, PrefetchTask
+from backend.embeddings.scheduler import EncodeGate, Turn
 from backend.embeddings.store import EmbeddingKey
 from backend.threads import limit_torch_threads
 from tests.backend.making import Encoding, holds, key_of, until
@@ -97,8 +98,25 @@ def test_a_click_joins_the_prefetch_of_its_image(
     assert blocker.runs == 1
 
 
-def test_a_click_that_joins_a_waiting_prefetch_brings_it_forward(cache: EmbeddingCache) -> None:
+class NotingGate(EncodeGate):
+    """A gate that tells when a turn was promoted."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots)
+        self.promoted = threading.Event()
+
+    def promote(self, turn: Turn) -> None:
+        super().promote(turn)
+        self.promoted.set()
+
+
+def test_a_click_that_joins_a_waiting_prefetch_brings_it_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # Three prefetches at the gate behind a click; a second click wants the last one's image.
+    gate = NotingGate(1)
+    monkeypatch.setattr("backend.embeddings.cache.EncodeGate", lambda slots: gate)
+    cache = EmbeddingCache(memory_bytes=1 << 20, max_encodes=1)
     queue = PrefetchQueue(cache, n_workers=3)
     first_click, prefetches = Encoding(key_of(50), is_held=True), encodings(3)
     begun: list[str] = []
@@ -115,9 +133,9 @@ def test_a_click_that_joins_a_waiting_prefetch_brings_it_forward(cache: Embeddin
         assert first_click.begun.wait(10)
         for count, encoding in enumerate(prefetches, start=2):
             queue.submit(noting(encoding))
-            until(lambda count=count: len(cache._gate._waiting) == count - 1)  # type: ignore[misc]
+            until(lambda count=count: len(gate) == count - 1)  # type: ignore[misc]
         answers.append(pool.submit(cache.get, prefetches[2].key, prefetches[2]))
-        until(lambda: not cache._gate._waiting[2].is_background)
+        assert gate.promoted.wait(10)
         first_click.go.set()
         for answer in answers:
             answer.result(10)
