@@ -49,13 +49,13 @@ class Browser:
 
     def __init__(self, url: str, email: str, password: str, **options: bool) -> None:
         self._node = subprocess.Popen(
-            [_program("node", "nodejs"), str(FOLDER / "driver.js")],
+            [program("node", "nodejs"), str(FOLDER / "driver.js")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=FOLDER,
         )
-        chromium = _program("chromium", "chromium-browser", "google-chrome")
+        chromium = program("chromium", "chromium-browser", "google-chrome")
         self._call("launch", url, email, password, chromium, options)
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ def _region(entry: dict[str, Any]) -> Region:
     )
 
 
-def _program(*names: str) -> str:
+def program(*names: str) -> str:
     for name in names:
         path = shutil.which(name)
         if path is not None:
