@@ -10,12 +10,12 @@ nothing moves.  What is fed back to the decoder stays its own.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -166,23 +166,20 @@ class _Recent:
     """
 
     def __init__(self, n_kept: int) -> None:
-        self._n_kept = n_kept
         self._lock = threading.Lock()
         # With its guide, so that no other guide can come to have the same id.
-        self._kept: OrderedDict[tuple[int, int, float], tuple[Tensor, GuidedFilter]] = OrderedDict()
+        self._kept: LRUCache[tuple[int, int, float], tuple[Tensor, GuidedFilter]] = LRUCache(n_kept)
 
     def of(self, guide: Tensor, radius: int, epsilon: float) -> GuidedFilter:
         key = id(guide), radius, epsilon
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key][1]
+            kept = self._kept.get(key)
+        if kept is not None:
+            return kept[1]
         values = np.asarray(guide.numpy() / np.float32(255), np.float32)
         made = GuidedFilter(values, radius, epsilon)
         with self._lock:
             self._kept[key] = guide, made
-            while len(self._kept) > self._n_kept:
-                self._kept.popitem(last=False)
         return made
 
 

@@ -13,13 +13,13 @@ import json
 import logging
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -140,9 +140,8 @@ class CachedEncoder:
     ) -> None:
         self._sam = sam
         self._store = store
-        self._n_in_memory = n_in_memory
         self._clock = clock
-        self._memory: OrderedDict[str, Embedding] = OrderedDict()
+        self._memory: LRUCache[str, Embedding] = LRUCache(n_in_memory)
         self.encode_s = 0.0
         """Seconds spent in the encoder so far."""
         self.n_encoded = 0
@@ -170,12 +169,12 @@ class CachedEncoder:
     ) -> Embedding:
         key = self._key(image_id, view)
         if key in self._memory:
-            self._memory.move_to_end(key)
             return self._memory[key]
         found = self._stored(key)
         if found is None:
             found = self._encode(key, read(), view)
-        self._remember(key, found)
+        if self._memory.maxsize:
+            self._memory[key] = found
         return found
 
     def _key(self, image_id: str, view: View) -> str:
@@ -199,8 +198,3 @@ class CachedEncoder:
         if self._store is not None:
             self._store.save(key, half)
         return replace(fresh, features=half.features.float())
-
-    def _remember(self, key: str, embedding: Embedding) -> None:
-        self._memory[key] = embedding
-        while len(self._memory) > self._n_in_memory:
-            self._memory.popitem(last=False)
