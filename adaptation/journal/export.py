@@ -67,7 +67,7 @@ def export(
     """
     make_writer = _writer_of(format)
     try:
-        with whole_folder(out, durable=True) as folder, ExitStack() as stack:
+        with whole_folder(out, may_replace=_refuse, durable=True) as folder, ExitStack() as stack:
             writers = {
                 table: stack.enter_context(make_writer(folder / f"{table}.{format}", columns))
                 for table, columns in TABLES.items()
@@ -110,6 +110,10 @@ def _writer_of(format: str) -> Callable[[Path, Sequence[Column]], _TableWriter]:
             "export to jsonl."
         ) from error
     return lambda path, columns: ParquetFile(path, columns, ROWS_PER_GROUP)
+
+
+def _refuse(out: Path) -> bool:
+    raise InputError(f"{out} exists already, and an export replaces nothing: name a new one.")
 
 
 class _JsonLines:
