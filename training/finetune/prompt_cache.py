@@ -25,7 +25,8 @@ from adaptation.errors import ImageError, InputError
 from adaptation.learning.examples import UNLABELLED, DecodedPrompt, StoredPrompt, low_res_mask
 from adaptation.models.sam import PromptableSam, digest_of_pixels
 from adaptation.predictor.interactive import Answer, Encode, InteractivePredictor
-from adaptation.predictor.zoom import View, ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
+from adaptation.predictor.zoom import View
 from adaptation.storage.tensors import write_tensors
 from adaptation.types import Box, Click, Prompt, Size
 from training.runtime.embedding_cache import CachedEncoder
