@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from adaptation.errors import SettingsError
+from adaptation.config import check_ranges
 from adaptation.models.prompts import click_coordinates
 from adaptation.types import Embedding, MaskPrediction, Prompt
 
@@ -38,21 +39,18 @@ class CorrectionSettings:
         margin: Logit that a clicked pixel must reach on its own side.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-
     is_on: bool = True
-    click_weight: float = 10.0
-    anchor_weight: float = 10.0
-    n_anchors: int = 1500
+    click_weight: PositiveFloat = 10.0
+    anchor_weight: PositiveFloat = 10.0
+    n_anchors: NonNegativeInt = 1500
     sure_logit: float = 2.0
-    sigma: float = 2.0
-    l2: float = 1.0
-    n_newton: int = 4
-    margin: float = 0.5
+    sigma: PositiveFloat = 2.0
+    l2: PositiveFloat = 1.0
+    n_newton: NonNegativeInt = 4
+    margin: PositiveFloat = 0.5
 
     def __post_init__(self) -> None:
-        if min(self.click_weight, self.anchor_weight, self.sigma, self.l2, self.margin) <= 0:
-            raise SettingsError("Weights, sigma, l2 and margin of the correction must be above 0.")
+        check_ranges(self, "The correction")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

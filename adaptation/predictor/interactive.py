@@ -17,10 +17,10 @@ from torch import Tensor
 from adaptation.errors import InputError
 from adaptation.models.sam import PromptableSam, Weights
 from adaptation.predictor.components import pointed_at
-from adaptation.predictor.guided_filter import EdgeSettings, at_edges
+from adaptation.predictor.guided_filter import at_edges
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.predictor.zoom import (
     View,
-    ZoomSettings,
     box_in_view,
     choose_view,
     clicks_in_view,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
+from adaptation.config import Share, range_mistakes
 from training.pretrain.episode import LossWeights, Plan
 
 
@@ -49,8 +50,8 @@ class PretrainConfig:
     loss: LossWeights = LossWeights()
     windows: tuple[WindowMix, ...] = ()
     corrections: tuple[float, ...] = (1.0,)
-    supervise: float = 0.45
-    boxes: float = 0.12
+    supervise: Share = 0.45
+    boxes: Share = 0.12
     seed: int = 0
     processes: int = 1
     threads: int = 1
@@ -70,7 +71,7 @@ class PretrainConfig:
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
-        found = []
+        found = range_mistakes(self)
         if self.max_steps is None and self.max_minutes is None:
             found.append("max_steps or max_minutes must be set, or the run never ends")
         if not self.windows:
@@ -91,8 +92,6 @@ class PretrainConfig:
             found.append("shares must name at least one source, none with a negative share")
         if self.photographs not in self.shares:
             found.append(f"photographs must be one of shares, got {self.photographs!r}")
-        if not 0 <= self.supervise <= 1 or not 0 <= self.boxes <= 1:
-            found.append("supervise and boxes are probabilities between 0 and 1")
         return found
 
 

@@ -29,6 +29,7 @@ from adaptation.errors import SettingsError, StropError
 from adaptation.models.compact.model import DEFAULT_WEIGHTS, build_compact, load_compact
 from adaptation.storage.datasets import open_sets
 from adaptation.storage.digests import file_sha256
+from adaptation.storage.files import write_text
 from adaptation.storage.provenance import commit
 from adaptation.types import STRIDE
 from training.pretrain.config import PretrainConfig, draw_plan, learning_rate
@@ -233,8 +234,7 @@ def summarise(reports: Iterable[EpisodeReport]) -> dict[str, float]:
 
 def run(config: PretrainConfig) -> None:
     """Train with the ranks that `torchrun` started, or with `processes` of our own."""
-    config.run.mkdir(parents=True, exist_ok=True)
-    (config.run / "config.yaml").write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
+    write_text(config.run / "config.yaml", yaml.safe_dump(as_dict(config)))
     run_ranks(_train, config, config.processes)
 
 

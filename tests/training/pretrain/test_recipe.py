@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adaptation.config import ConfigError
 from adaptation.errors import SettingsError
 from adaptation.models.compact.model import build_compact, load_compact
 from adaptation.models.compact.trunk import EfficientNetLite0
@@ -28,7 +29,7 @@ from training.pretrain.imagenet import import_imagenet_weights, load_reference_t
 from training.pretrain.recipe import Pretraining, export, main, make_optimizer, summarise
 from training.pretrain.windows import TrainingWindow
 from training.runtime.checkpoints import load_checkpoint, read_log
-from training.runtime.config import ConfigError, load_config
+from training.runtime.config import load_config
 from training.runtime.distributed import Rank
 
 CONFIG = Path(__file__).parents[3] / "configs" / "pretrain.yaml"
@@ -145,7 +146,9 @@ def test_the_command_line_ends_with_two_and_all_mistakes(
     code = main(["--config", str(CONFIG), "lrr=1", "seed=x"])
     assert code == 2
     said = capsys.readouterr().err
-    assert "lrr is not a key" in said and "seed must be a whole number" in said
+    assert (
+        "lrr: no such setting; did you mean lr?" in said and "seed must be a whole number" in said
+    )
     missing = overrides(tmp_path / "nowhere", tmp_path / "run")
     assert main(["--config", str(CONFIG), *missing]) == 2
     assert "Data sets not found" in capsys.readouterr().err
