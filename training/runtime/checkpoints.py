@@ -14,6 +14,7 @@ import torch
 from adaptation.errors import StoreError
 
 CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"
 LOG = "log.jsonl"
 
 
