@@ -107,6 +107,10 @@ class FolderSet:
         paths = self._region_paths.get(stem)
         return [_read_labels(path) for path in paths] if paths else [self.labels(stem)]
 
+    def has_partitions(self, stem: str) -> bool:
+        """Whether an image has whole partitions beside, or instead of, its masks."""
+        return stem in self._region_paths
+
     def mask(self, ref: ObjectRef) -> Mask:
         """One object's mask, [H, W] bool."""
         return np.asarray(self.labels(ref.stem) == ref.label)

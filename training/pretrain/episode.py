@@ -174,7 +174,7 @@ class Episode:
         return labelled
 
     def _normalise(self, window: TrainingWindow) -> Tensor:
-        pixels = torch.from_numpy(window.image).to(self._device).permute(2, 0, 1)
+        pixels = self._tensor(window.image).permute(2, 0, 1)
         pixels = (pixels - self._sam.pixel_mean) / self._sam.pixel_std
         height, width = window.content
         pixels[:, height:] = 0
@@ -229,7 +229,10 @@ class Episode:
         return logits.float(), predicted_iou.float()
 
     def _tensor(self, array: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
 
     def _supervise(self, logits: Tensor, predicted_iou: Tensor, prompts: _Prompts) -> None:
         """Backpropagate one round's loss down to the embedding."""

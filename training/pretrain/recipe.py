@@ -14,6 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from training.pretrain.config import PretrainConfig, draw_plan, learning_rate
 from training.pretrain.episode import Episode, EpisodeReport, Plan
 from training.pretrain.export import WeightAverage, export_weights, plot_log
 from training.pretrain.imagenet import import_imagenet_weights
+from training.pretrain.packing import pack, unpack
 from training.pretrain.synthesis import Composer
 from training.pretrain.validation import ValidationConfig, Watch
 from training.pretrain.windows import SYNTHETIC, SceneSource, WindowSampler
@@ -58,7 +60,7 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig, rank: Rank) -> None:
         self._config, self._rank = config, rank
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = device_of(rank)
         torch.manual_seed(config.seed)
         self._sam = build_compact(input_size=config.model.input_size, dim=config.model.dim)
         path = config.run / CHECKPOINT
@@ -192,6 +194,13 @@ class Pretraining:
         self._reports.clear()
 
 
+def device_of(rank: Rank) -> torch.device:
+    """A GPU where there is one; several ranks may share it."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", rank.local_index % torch.cuda.device_count())
+
+
 def begin(sam: Sam, config: PretrainConfig) -> str:
     """Give a new run its first weights; returns where they came from."""
     if config.start is not None:
@@ -279,6 +288,8 @@ def _bin(n_clicks: int) -> int:
 def run(config: PretrainConfig) -> None:
     """Train with the ranks that `torchrun` started, or with `processes` of our own."""
     config.run.mkdir(parents=True, exist_ok=True)
+    if config.data.is_file():
+        config = replace(config, data=unpack(config.data, config.run / "data"))
     (config.run / "config.yaml").write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
     run_ranks(_train, config, config.processes)
 
@@ -363,12 +374,23 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="SHARE",
         help="with --export: share of the weights that the run started from (0)",
     )
+    parser.add_argument(
+        "--pack",
+        type=Path,
+        metavar="FILE",
+        help="do not train; write what the config reads to one archive, to train from elsewhere "
+        "(data=FILE)",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         config = load_config(PretrainConfig, options.config, options.overrides)
-        if options.export is None:
+        if options.pack is not None:
+            names = {*config.shares, *config.validation.sets} - {SYNTHETIC}
+            quality = pack(config.data, sorted(names), options.pack)
+            logger.info("packed %d sets, images at quality %d", len(names), quality)
+        elif options.export is None:
             run(config)
         else:
             logger.info("exported, sha256 %s", export(config.run, options.export, options.blend))
