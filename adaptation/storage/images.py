@@ -177,9 +177,7 @@ def _tiff_by_pillow(content: bytes, layout: TiffLayout, max_pixels: int) -> _Sto
     """Pillow turns a TIFF upright while loading."""
     image = _open(content, max_pixels)
     if pillow.is_deep_colour(image):
-        deep = pillow.deep_colour(
-            lambda: _open(content, max_pixels), no_data=layout.no_data
-        )
+        deep = pillow.deep_colour(lambda: _open(content, max_pixels), no_data=layout.no_data)
         return _Stored(stretched(deep), "image/tiff")
     image.load()
     if not pillow.is_deep(image):

@@ -133,11 +133,7 @@ class AdapterStore:
 
     def saved_version(self, name: str) -> str | None:
         """Version of the file of a session; None where there is none of this base decoder."""
-        try:
-            with safe_open(self._path(name), framework="pt") as file:
-                metadata = file.metadata() or {}
-        except (OSError, SafetensorError):
-            return None
+        metadata = _metadata_of(self._path(name))
         return metadata.get("version") if self._fits(metadata.get("decoder_id")) else None
 
     def _fits(self, decoder_id: str | None) -> bool:
@@ -162,12 +158,33 @@ class AdapterStore:
         path = self._path(name)
         if not path.exists():
             return None
+        if self._set_aside(name, path):
+            return None
         try:
             adapter = load_adapter(path, self._sam)
         except ModelError as error:
             logger.warning("what session %s had learned is left out: %s", name, error)
             adapter = Adapter(decoder_id=self._sam.decoder_id)
         return _Held(adapter.packed(), adapter.version, self._clock())
+
+    def _set_aside(self, name: str, path: Path) -> bool:
+        """Keep what was learned upon another decoder in a folder of its own, as bases do."""
+        decoder_id = _decoder_of(path)
+        if decoder_id is None or self._fits(decoder_id):
+            return False
+        kept = path.parent / decoder_id / path.name
+        logger.warning(
+            "session %s learned upon decoder %s, this server has %s: what it learned is kept in "
+            "%s/%s, and the session starts anew",
+            name, decoder_id, self._sam.decoder_id, decoder_id, path.name,
+        )  # fmt: skip
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(kept)
+        except OSError as error:
+            logger.error("%s cannot be kept aside: %s", path.name, error.strerror)
+            return False
+        return True
 
     def _path(self, name: str) -> Path:
         """A file's name may be 255 bytes long; a label may be longer."""
@@ -178,3 +195,18 @@ class AdapterStore:
             digest = hashlib.sha256(name.encode()).hexdigest()[:16]
             safe = f"{safe[:MAX_NAME]}-{digest}"
         return self._folder / f"{safe}.safetensors"
+
+
+def _metadata_of(path: Path) -> dict[str, str]:
+    """What a file of weights says of itself; nothing where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
+
+
+def _decoder_of(path: Path) -> str | None:
+    """Digest of the decoder that a file's weights belong to; None where it says none."""
+    found = _metadata_of(path).get("decoder_id", "")
+    return found if found.isalnum() else None

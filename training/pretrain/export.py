@@ -48,9 +48,10 @@ def plot_log(path: Path, target: Path) -> None:
 
     rows = read_log(path)
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for key in sorted({key for row in rows for key in row if key.startswith("iou@")}):
+    for key in sorted({key for row in rows for key in row if "iou@" in key}):
         points = [(row["step"], row[key]) for row in rows if key in row]
-        axes[0].plot(*zip(*points, strict=True), label=key, linewidth=1)
+        style = "o--" if key.startswith("val_") else "-"
+        axes[0].plot(*zip(*points, strict=True), style, label=key, linewidth=1, markersize=3)
     for key in ("loss", "obeyed"):
         points = [(row["step"], row[key]) for row in rows if key in row]
         if points:

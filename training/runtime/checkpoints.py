@@ -14,6 +14,7 @@ from adaptation.errors import StoreError
 from adaptation.storage.files import write_text, write_whole
 
 CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"
 LOG = "log.jsonl"
 
 

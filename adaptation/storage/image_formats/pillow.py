@@ -106,9 +106,7 @@ def deep_grey_alpha(image: Image.Image) -> DeepImage:
         halves = np.asarray(image.crop((0, y0, image.width, y1))).astype(np.uint16)
         return halves[:, :, 0::2] << 8 | halves[:, :, 1::2]
 
-    return DeepImage(
-        width=image.width, height=image.height, rows=rows, n_colours=1, has_alpha=True
-    )
+    return DeepImage(width=image.width, height=image.height, rows=rows, n_colours=1, has_alpha=True)
 
 
 def are_equal(one: Image.Image, other: Image.Image) -> bool:

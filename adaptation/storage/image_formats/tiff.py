@@ -34,7 +34,14 @@ _COMPRESSIONS = {
     34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
 }  # fmt: skip
 _FORMATS = {1: "u", 2: "i", 3: "f"}
-_FORMAT_NAMES = {1: "unsigned", 2: "signed", 3: "floating", 4: "untyped", 5: "complex", 6: "complex"}
+_FORMAT_NAMES = {
+    1: "unsigned",
+    2: "signed",
+    3: "floating",
+    4: "untyped",
+    5: "complex",
+    6: "complex",
+}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ALPHA = (1, 2)
 _SEPARATE_PLANES = 2

@@ -28,7 +28,9 @@ class Field:
     def values(self) -> tuple[int | float, ...]:
         """The numbers; a rational is two of them."""
         letter = _FORMATS[self.kind]
-        return struct.unpack(f"{self.order}{len(self.raw) // struct.calcsize(letter)}{letter}", self.raw)
+        return struct.unpack(
+            f"{self.order}{len(self.raw) // struct.calcsize(letter)}{letter}", self.raw
+        )
 
     def one(self, *kinds: int) -> int | None:
         """The value of a field that holds exactly one whole number of these types, else None."""

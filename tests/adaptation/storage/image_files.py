@@ -7,7 +7,6 @@ against a real Chromium, the tests beside this file hold our decoder against the
 
 from __future__ import annotations
 
-import functools
 import io
 import struct
 import zlib
