@@ -20,7 +20,7 @@ from adaptation.storage.album import Album
 from backend.server.app import create_app
 from tests.backend.insights.kit import SIZE, START, click_object, submit
 from tests.backend.service_kit import journal_of, png, running_service, settings_for
-from tests.e2e.browser import FOLDER, program
+from tests.e2e.browser import FOLDER, chromium_program, program
 
 pytestmark = pytest.mark.e2e
 
@@ -54,9 +54,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def look(url: str, width: int, colours: str, screenshot: Path) -> dict[str, Any]:
-    chromium = program("chromium", "chromium-browser", "google-chrome")
     command = [program("node", "nodejs"), str(FOLDER / "page.js")]
-    arguments = [chromium, url, str(width), colours, str(screenshot)]
+    arguments = [chromium_program(), url, str(width), colours, str(screenshot)]
     done = subprocess.run(
         [*command, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=300
     )
