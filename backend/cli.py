@@ -14,7 +14,7 @@ import click
 from adaptation.errors import StropError
 from backend.commands.simulate.command import command as simulate
 from backend.server.logs import configure_logging
-from backend.settings import Settings, as_yaml, load_settings, parse_assignments
+from backend.settings import Settings, as_yaml, load_settings
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -64,7 +64,7 @@ def settings_options(command: Command) -> Command:
     def with_settings(config: Path | None, assignments: tuple[str, ...], **options: Any) -> object:
         flags = {key: options.pop(name) for name, (key, _) in _FLAGS.items()}
         given = {key: value for key, value in flags.items() if value is not None}
-        settings = load_settings(config, {**parse_assignments(assignments), **given})
+        settings = load_settings(config, given, assignments=assignments)
         configure_logging(settings.log_level)
         return command(settings=settings, **options)
 
@@ -143,6 +143,24 @@ def export(settings: Settings, out: str, format: str, project: str | None) -> No
     from backend.commands.export import export_command
 
     sys.exit(export_command(settings.journal_url, out, format, project))
+
+
+@strop.command()
+@settings_options
+@click.option("--project", required=True, help="Number of the project.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file.")
+@click.option("--json", "as_json", is_flag=True, help="The figures, not the page.")
+@click.option("--recount", is_flag=True, help="Count everything anew from the journal first.")
+def report(
+    settings: Settings, project: str, out: Path | None, as_json: bool, recount: bool
+) -> None:
+    """Write a project's insights as one HTML file, or its figures as JSON."""
+    from backend.commands.report import write_report
+
+    target = out or (None if as_json else Path(f"strop-project-{project}.html"))
+    click.echo(write_report(settings, project, target, as_json=as_json, recount=recount), nl=False)
+    if target is not None:
+        click.echo()
 
 
 @strop.group()

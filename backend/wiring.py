@@ -16,9 +16,7 @@ from adaptation.models.base_decoder import Registry
 from adaptation.models.catalog import load_model
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection
-from adaptation.predictor.guided_filter import EdgeSettings
 from adaptation.predictor.interactive import Corrector, InteractivePredictor
-from adaptation.predictor.zoom import ZoomSettings
 from adaptation.storage.album import Album
 from backend.embeddings.cache import EmbeddingCache
 from backend.embeddings.disk_store import DiskStore
@@ -31,6 +29,8 @@ from backend.images.album_writer import AlbumWriter
 from backend.images.guarded_http import Fetcher, HostRules
 from backend.images.loader import ImageLoader
 from backend.images.sources import ImageSource
+from backend.insights.insights import Insights, InsightsOptions
+from backend.insights.store import FactStore
 from backend.label_studio.client import LabelStudioClient, Transport
 from backend.learning.interface import Learning, NoLearning
 from backend.learning.manager import OnlineOptions
@@ -72,9 +72,9 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         return ServedModel(
             interaction=InteractivePredictor(
                 sam,
-                _zoom(settings),
+                settings.zoom,
                 _corrector(sam, learner),
-                edges=EdgeSettings(**settings.edges.model_dump()),
+                edges=settings.edges,
             ),
             learning=_learning(settings, sam, encoder, journal, learner, folder),
         )
@@ -177,6 +177,18 @@ def build_client(settings: Settings) -> LabelStudioClient | None:
     )
 
 
+def build_insights(settings: Settings, journal: Journal) -> Insights:
+    """What the journal says of the team's work."""
+    studio = settings.label_studio
+    options = InsightsOptions(
+        learning_is_on=settings.learning.is_on,
+        with_annotators=settings.insights.annotators,
+        label_studio_url=next(iter(studio.public_urls), studio.url),
+    )
+    store = FactStore(settings.insights_path, journal)
+    return Insights(journal, store, Album(settings.album_dir), options)
+
+
 def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageLoader:
     """What reads images, from where the settings allow it."""
     options = settings.images
@@ -249,10 +261,6 @@ def _click_options(settings: Settings) -> ClickOptions:
         decodes=settings.inference.decodes,
         style=style,
     )
-
-
-def _zoom(settings: Settings) -> ZoomSettings:
-    return ZoomSettings(**settings.zoom.model_dump())
 
 
 def _bytes(megabytes: float) -> int:

@@ -52,10 +52,6 @@ class WindowEncoder(Protocol):
         """Sparse ``[B, N, C]`` and dense ``[B, C, h, w]`` embeddings of prompts in a window."""
         ...
 
-    def dense_pe(self, window: Window) -> Tensor:
-        """The frame's positional encoding in the window, ``[1, C, h, w]``."""
-        ...
-
 
 def resized(original_size: Size, model_size: int) -> Size:
     """Size (H, W) after the longest side was resized to ``model_size``, rounded half up."""

@@ -41,7 +41,8 @@ that stands below it
     6. `EncodeGate`: `inference.encodes` encodes at once, clicks before images encoded ahead.
     7. `ImageLoader`: one reader of an image at a time, then two decoders of image files at once.
     8. `label_studio.auth.PersonalAuth`: one exchange of tokens at a time.
-    9. `journal.database.Database`: one writer at a time, in the process and between processes.
+    9. `insights.store.FactStore`: one thread at a time brings the figures up to the journal.
+    10. `journal.database.Database`: one writer at a time, in the process and between processes.
 
     Below all of these are locks that are held for a few lines that never wait: around the maps of
     `NewestWinsQueue`, `EmbeddingCache`, `EncodeGate`, `ImageLoader`, `ObjectStates`, `DrawnBoxes`,

@@ -86,6 +86,11 @@ class SegmentationService:
         """What answers clicks now."""
         return self._clicks.served
 
+    @property
+    def journal(self) -> Journal:
+        """What is kept of everything; for reading."""
+        return self._journal
+
     def swap(self, served: ServedModel, timeout_s: float = 10.0) -> None:
         """Answer with another base decoder from now on.
 
