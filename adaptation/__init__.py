@@ -1,8 +1,14 @@
 """A promptable SAM whose mask decoder learns from its user.
 
-This package knows nothing of HTTP, Label Studio or the environment.  Inside it a module
-imports only from modules of an earlier row:
+This package knows nothing of HTTP, Label Studio or the environment.  Its rooms, from the top; one
+imports only from those below it, never from its neighbours in a row:
 
-``types, errors`` < ``evidence, masks, prompts`` < ``album, compact, sam`` < ``catalog, zoom``
-< ``adapter, losses`` < ``clicker`` < ``annotator, learner`` < ``journal``.
+- ``learning``: a session's decoder weights, learned online
+- ``predictor``, ``simulation``, ``journal``: the path of a click; who clicks when nobody does; what
+  is kept of it
+- ``models``, ``masks``: SAM and its family; masks as regions, polygons and run lengths
+- ``storage``, ``types``: files, images, data sets; clicks, prompts, embeddings
+- ``errors``
+
+pyproject.toml holds these contracts, and a test checks them.
 """

@@ -15,6 +15,11 @@ from torch import Tensor
 
 from adaptation.errors import InputError
 
+LOGIT_STRIDE = 2
+"""Pixels of the frame per cell of the logits, and of the maps drawn for the decoder."""
+
+STRIDE = 8
+
 Size = tuple[int, int]
 """(height, width) in pixels."""
 
@@ -171,3 +176,34 @@ class MaskPrediction:
 def as_clicks(points: Sequence[tuple[float, float, bool]]) -> tuple[Click, ...]:
     """Make clicks from (x, y, is_positive) triples, for tests and scripts."""
     return tuple(Click(x=x, y=y, is_positive=p) for x, y, p in points)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A part of the model's frame that is encoded on its own, in frame pixels.
+
+    Prompts are given relative to the window; positional encodings are those of the whole frame.
+    Training on windows is cheaper than on frames and agrees with them.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if any(v % STRIDE for v in (self.x, self.y, self.width, self.height)):
+            raise ValueError(f"A window's edges must be multiples of {STRIDE}, got {self}.")
+
+    @property
+    def grid(self) -> tuple[slice, slice]:
+        """Rows and columns of the stride-8 grid that the window covers."""
+        return self.pixels(STRIDE)
+
+    def pixels(self, stride: int) -> tuple[slice, slice]:
+        """Rows and columns that the window covers on a grid of ``stride`` frame pixels."""
+        top, left = self.y // stride, self.x // stride
+        return (
+            slice(top, top + self.height // stride),
+            slice(left, left + self.width // stride),
+        )

@@ -1,20 +1,17 @@
 """Strop's Label Studio backend: clicks come in over HTTP, masks go out.
 
 It stands on ``adaptation`` and never imports ``training``: the two meet on disk, in the journal
-and in adapter files.  From the bottom up:
+and in adapter files.  Its rooms, from the top; one imports only from those below it:
 
-- ``settings``, ``logs``: what may be set, and what is told
-- ``rle``, ``protocol``: Label Studio's JSON to our types and back, pure
-- ``stores``, ``embeddings``, ``prefetch``: one encode per image, ever
-- ``tokens``, ``transport``, ``label_studio``, ``images``: what is read from Label Studio and, with
-  the operator's permission, from elsewhere
-- ``bases``: another base decoder is taken up while clicks go on
-- ``sessions``, ``turns``, ``keeping``, ``clicks``, ``submissions``, ``service``: what happens at a
-  click and at a submission
-- ``chronicle``, ``teaching``, ``recall``, ``shelf``, ``merging``, ``rebuild``, ``school``,
-  ``online``: sessions that learn, and how they are made again from the journal
-- ``wiring``, ``routes``, ``app``, ``server``: all of it behind four routes
-- ``doctor``, ``demo``, ``ranking``, ``replay``, ``simulate``, ``cli``: what a person starts
+- ``cli``, ``commands``: what a person starts
+- ``server``: HTTP
+- ``wiring``: which settings make which parts
+- ``service``: what happens at a click and at a submission; tells all threads and locks
+- ``learning``: sessions that learn behind the replies
+- ``embeddings``: one encode per image and view
+- ``images``: what is read from Label Studio and, with the operator's permission, from elsewhere
+- ``protocol``, ``label_studio``: Label Studio's JSON to our types and back, pure; its API
+- ``settings``, ``threads``
 
-A module imports only from lower layers; pyproject.toml lists them all, and a test checks it.
+pyproject.toml holds these contracts, and a test checks them.
 """

@@ -12,9 +12,9 @@ from typing import Any, TypeVar, cast
 import click
 
 from adaptation.errors import StropError
-from backend.logs import configure_logging
+from backend.commands.simulate.command import command as simulate
+from backend.server.logs import configure_logging
 from backend.settings import Settings, as_yaml, load_settings, parse_assignments
-from backend.simulate.command import command as simulate
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -104,8 +104,8 @@ strop.add_command(simulate)
 @settings_options
 def serve(settings: Settings) -> None:
     """Serve Label Studio: clicks in, masks out.  Ctrl-C stops after the requests in flight."""
-    from adaptation.catalog import fetch, find_checkpoint
-    from backend.server import serve as run
+    from adaptation.models.catalog import fetch, find_checkpoint
+    from backend.server.gunicorn_app import serve as run
 
     if settings.model.checkpoint is None:
         fetch(
@@ -126,7 +126,7 @@ def prefetch(settings: Settings, project: int, unlabeled: bool) -> None:
 
     May be stopped and started again at any time: what is on the disk is not encoded again.
     """
-    from backend.overnight import prefetch_project
+    from backend.commands.prefetch import prefetch_project
 
     summary = prefetch_project(settings, project, only_unlabeled=unlabeled)
     click.echo(str(summary))
@@ -140,7 +140,7 @@ def prefetch(settings: Settings, project: int, unlabeled: bool) -> None:
 @click.option("--project", help="Only this project.")
 def export(settings: Settings, out: str, format: str, project: str | None) -> None:
     """Write the journal to JSON lines or Parquet."""
-    from adaptation.journal.command import export_command
+    from backend.commands.export import export_command
 
     sys.exit(export_command(settings.journal_url, out, format, project))
 
@@ -174,7 +174,7 @@ def create_ranking(settings: Settings, project: int, **options: Any) -> None:
 
     It is made where it is missing; running it again adds prompts that are not there yet.
     """
-    from backend.ranking import Wanted, create_rankings
+    from backend.commands.ranking import Wanted, create_rankings
 
     click.echo(str(create_rankings(settings, project, Wanted(**options))))
 
@@ -184,7 +184,7 @@ def create_ranking(settings: Settings, project: int, **options: Any) -> None:
 @click.option("--project", type=int, help="Only the rankings of this project's prompts.")
 def collect_ranking(settings: Settings, project: int | None) -> None:
     """Append what people ranked to the journal; again and again, nothing twice."""
-    from backend.ranking import collect_rankings
+    from backend.commands.ranking import collect_rankings
 
     click.echo(str(collect_rankings(settings, project)))
 
@@ -198,7 +198,7 @@ def replay_sessions(settings: Settings, project: int | None, check: bool) -> Non
 
     Stop the server first: it would go on with what it has in memory, and save that.
     """
-    from backend.replay import replay
+    from backend.commands.replay import replay
 
     found = replay(settings, None if project is None else str(project), check=check)
     for session in found:
@@ -217,7 +217,7 @@ def replay_sessions(settings: Settings, project: int | None, check: bool) -> Non
 @click.option("--url", metavar="URL", help="Strop's address as Label Studio reaches it.")
 def doctor(settings: Settings, project: int | None, fix: bool, url: str | None) -> None:
     """Check the set-up: a line for each finding, with what to do."""
-    from backend.doctor import run
+    from backend.commands.doctor import run
 
     number = None if project is None else str(project)
     sys.exit(run(settings, project_id=number, fix=fix, backend_url=url))
@@ -246,7 +246,7 @@ def doctor(settings: Settings, project: int | None, fix: bool, url: str | None) 
 @click.option("--model", default="compact", help="A model of the catalog.")
 def demo(**options: Any) -> None:
     """Strop and a Label Studio of its own, connected, with images to click on."""
-    from backend.demo import DemoOptions, run
+    from backend.commands.demo import DemoOptions, run
 
     configure_logging("warning")
     sys.exit(run(DemoOptions(**options)))

@@ -10,37 +10,37 @@ import cv2
 import torch
 from pydantic import SecretStr
 
-from adaptation.album import Album
-from adaptation.bases import Registry
-from adaptation.catalog import load_model
-from adaptation.correction import ClickCorrection
-from adaptation.edges import EdgeSettings
-from adaptation.interaction import Corrector, Interaction
 from adaptation.journal import Journal
-from adaptation.learner_settings import LearnerSettings
-from adaptation.sam import PromptableSam
-from adaptation.zoom import ZoomSettings
-from backend.ahead import EncodeAhead
-from backend.bases import BaseWatcher
-from backend.clicks import ClickOptions, Memory, Served
-from backend.disk_store import DiskStore
-from backend.embeddings import EmbeddingCache
-from backend.encoding import Encoder
-from backend.fetch import Fetcher, HostRules
-from backend.images import ImageLoader
-from backend.keeping import ImageKeeper
-from backend.label_studio import LabelStudioClient, Transport
-from backend.learning import Learning, NoLearning
-from backend.online import OnlineLearning
-from backend.prefetch import PrefetchQueue
+from adaptation.learning.settings import LearnerSettings
+from adaptation.models.base_decoder import Registry
+from adaptation.models.catalog import load_model
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.click_correction import ClickCorrection
+from adaptation.predictor.guided_filter import EdgeSettings
+from adaptation.predictor.interactive import Corrector, InteractivePredictor
+from adaptation.predictor.zoom import ZoomSettings
+from adaptation.storage.album import Album
+from backend.embeddings.cache import EmbeddingCache
+from backend.embeddings.disk_store import DiskStore
+from backend.embeddings.encoder import Encoder
+from backend.embeddings.prefetch import Prefetcher
+from backend.embeddings.prefetch_queue import PrefetchQueue
+from backend.embeddings.redis_store import RedisStore
+from backend.embeddings.store import EmbeddingStore
+from backend.images.album_writer import AlbumWriter
+from backend.images.guarded_http import Fetcher, HostRules
+from backend.images.loader import ImageLoader
+from backend.images.sources import ImageSource
+from backend.label_studio.client import LabelStudioClient, Transport
+from backend.learning.interface import Learning, NoLearning
+from backend.learning.manager import OnlineOptions
+from backend.learning.worker import OnlineLearning
 from backend.protocol import AnswerKind, AnswerStyle
-from backend.redis_store import RedisStore
-from backend.school import OnlineOptions
-from backend.service import SegmentationService
-from backend.sessions import DrawnBoxes, ObjectStates
+from backend.service.base_watcher import BaseWatcher
+from backend.service.clicks import ClickOptions, PromptState, ServedModel
+from backend.service.prompt_state import DrawnBoxes, ObjectStates
+from backend.service.service import SegmentationService
 from backend.settings import Settings, load_learner
-from backend.sources import ImageSource
-from backend.stores import EmbeddingStore
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +67,10 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
     encoder = Encoder(model, images, cache)
     journal = Journal(settings.journal_url)
 
-    def served(sam: PromptableSam) -> Served:
+    def served(sam: PromptableSam) -> ServedModel:
         folder = adapters_folder(settings, model, sam)
-        return Served(
-            interaction=Interaction(
+        return ServedModel(
+            interaction=InteractivePredictor(
                 sam,
                 _zoom(settings),
                 _corrector(sam, learner),
@@ -102,10 +102,10 @@ def adapters_folder(settings: Settings, model: PromptableSam, base: PromptableSa
     return folder if base.decoder_id == model.decoder_id else folder / base.decoder_id
 
 
-def _keeper(settings: Settings, images: ImageLoader) -> ImageKeeper | None:
+def _keeper(settings: Settings, images: ImageLoader) -> AlbumWriter | None:
     if not settings.album.is_on:
         return None
-    return ImageKeeper(Album(settings.album_dir), images, _bytes(settings.album.min_free_mb))
+    return AlbumWriter(Album(settings.album_dir), images, _bytes(settings.album.min_free_mb))
 
 
 def _learning(
@@ -215,8 +215,8 @@ def _store(settings: Settings) -> EmbeddingStore | None:
     return DiskStore(settings.embeddings_dir, _bytes(options.disk_mb))
 
 
-def _memory(settings: Settings) -> Memory:
-    return Memory(
+def _memory(settings: Settings) -> PromptState:
+    return PromptState(
         states=ObjectStates(
             max_objects=settings.sessions.max_objects, ttl_s=settings.sessions.ttl_s
         ),
@@ -226,14 +226,14 @@ def _memory(settings: Settings) -> Memory:
 
 def _ahead(
     settings: Settings, encoder: Encoder, cache: EmbeddingCache, client: LabelStudioClient | None
-) -> EncodeAhead | None:
+) -> Prefetcher | None:
     options = settings.prefetch
     if not options.is_on:
         return None
     queue = PrefetchQueue(
         cache, max_queued=options.max_queued, n_threads=threads_per_computation(settings)
     )
-    return EncodeAhead(encoder, queue, client, options.next_tasks)
+    return Prefetcher(encoder, queue, client, options.next_tasks)
 
 
 def _click_options(settings: Settings) -> ClickOptions:

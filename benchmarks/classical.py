@@ -25,22 +25,22 @@ import cv2
 import torch
 from tqdm import tqdm
 
-from adaptation.catalog import load_model
-from adaptation.correction import ClickCorrection, CorrectionSettings
-from adaptation.edges import EdgeSettings
 from adaptation.errors import StropError
 from adaptation.masks import iou
-from adaptation.sam import PromptableSam
-from adaptation.zoom import ZoomSettings
+from adaptation.models.catalog import load_model
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.click_correction import ClickCorrection, CorrectionSettings
+from adaptation.predictor.guided_filter import EdgeSettings
+from adaptation.predictor.zoom import ZoomSettings
+from adaptation.simulation.annotator import Annotator, Rules
+from adaptation.simulation.metrics import Metric, carried_forward
+from adaptation.storage.datasets import FolderSet, ObjectRef, open_sets
+from adaptation.storage.provenance import command_line, provenance
 from benchmarks.classical_tools import GrabCut, RandomWalker, Tool
-from training.annotator import Annotator, Rules
-from training.datasets import FolderSet, ObjectRef, open_sets
-from training.encodings import Encoder
-from training.harness import Harness, Slot
-from training.metrics import Metric, carried_forward
-from training.provenance import command_line, provenance
-from training.statistics import bootstrap_interval
-from training.streams import choose_objects, digest_of_objects
+from training.evaluation.harness import Harness, Slot
+from training.evaluation.statistics import bootstrap_interval
+from training.evaluation.streams import choose_objects, digest_of_objects
+from training.runtime.embedding_cache import CachedEncoder
 
 RESULTS = Path(__file__).parent / "results"
 SETS = ("bsds500/test", "mtd", "dsb2018")
@@ -136,7 +136,7 @@ class ModelPlayer:
     def play(self, dataset: FolderSet, ref: ObjectRef) -> Outcome:
         """Click through the harness, nothing known from other objects."""
         clock = time.process_time
-        encoder = Encoder(self._sam, clock=clock)
+        encoder = CachedEncoder(self._sam, clock=clock)
         corrector = None
         if self._correction is not None:
             corrector = ClickCorrection(self._correction, self._sam.input_size)

@@ -37,13 +37,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adaptation.catalog import load_model
-from adaptation.interaction import Answer, Interaction
 from adaptation.masks import encode_rle
-from adaptation.sam import PromptableSam
+from adaptation.models.catalog import load_model
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.interactive import Answer, InteractivePredictor
+from adaptation.predictor.zoom import ZoomSettings
 from adaptation.types import Click, Embedding
-from adaptation.zoom import ZoomSettings
-from backend.rle import encode_brush
+from backend.protocol.brush_rle import encode_brush
 from benchmarks.click_server import Case, Server, clicks_of, request_of, serving, write_pictures
 from benchmarks.environment import environment, load
 
@@ -90,7 +90,7 @@ class Bare:
     """The model in this process, without anything around it."""
 
     def __init__(self, sam: PromptableSam, case: Case, embedding: Embedding) -> None:
-        self.interaction = Interaction(sam, ZoomSettings(is_on=False))
+        self.interaction = InteractivePredictor(sam, ZoomSettings(is_on=False))
         self.size = (case.height, case.width)
         self.embedding = embedding
         self.lock = threading.Lock()

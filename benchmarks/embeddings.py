@@ -22,15 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaptation.compact import build_compact
-from adaptation.sam import PromptableSam
+from adaptation.models.compact.model import build_compact
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.zoom import View
 from adaptation.types import Embedding, Prompt, as_clicks
-from adaptation.zoom import View
-from backend.disk_store import DiskStore
-from backend.embeddings import EmbeddingCache
-from backend.prefetch import limit_torch_threads, lower_priority
-from backend.redis_store import RedisStore
-from backend.stores import EmbeddingKey, EmbeddingStore
+from backend.embeddings.cache import EmbeddingCache
+from backend.embeddings.disk_store import DiskStore
+from backend.embeddings.redis_store import RedisStore
+from backend.embeddings.store import EmbeddingKey, EmbeddingStore
+from backend.threads import limit_torch_threads, lower_priority
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (400, 600, 3), dtype=np.uint8)
 MEMORY_BYTES = 1 << 30

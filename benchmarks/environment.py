@@ -6,8 +6,8 @@ import os
 import sys
 from typing import Any
 
-from adaptation.provenance import provenance
-from adaptation.sam import PromptableSam
+from adaptation.models.sam import PromptableSam
+from adaptation.storage.provenance import provenance
 
 
 def environment(program: str, sam: PromptableSam) -> dict[str, Any]:

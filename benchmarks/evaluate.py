@@ -20,11 +20,11 @@ import click
 import torch
 
 from adaptation.errors import StropError
-from training.encodings import Encoder
-from training.evaluate import Evaluation, load_base, open_dataset
-from training.evaluate_config import EvaluateConfig
-from training.harness import Harness, Slot
-from training.provenance import command_line, provenance
+from adaptation.storage.provenance import command_line, provenance
+from training.evaluation.config import EvaluateConfig
+from training.evaluation.evaluate import Evaluation, load_evaluated_model, open_dataset
+from training.evaluation.harness import Harness, Slot
+from training.runtime.embedding_cache import CachedEncoder
 
 RESULTS = Path(__file__).parent / "results"
 SLOT = Slot(mode="frozen", order=0, session=0, position=0)
@@ -34,13 +34,13 @@ Ious = dict[str, tuple[float, ...]]
 
 def plain_loop(config: EvaluateConfig) -> Callable[[], Ious]:
     """One object after the other; nothing is kept, not even between two clicks."""
-    sam, dataset = load_base(config), open_dataset(config)
+    sam, dataset = load_evaluated_model(config), open_dataset(config)
     refs = Evaluation(config, sam).refs
 
     def run() -> Ious:
         ious = {}
         for ref in refs:
-            encoder = Encoder(sam, None, n_in_memory=0)
+            encoder = CachedEncoder(sam, None, n_in_memory=0)
             harness = Harness(sam, dataset, encoder, config.rules(), config.zoom)
             ious[f"{ref.stem}/{ref.label}"] = harness.run_object(ref, SLOT, None).ious
         return ious
@@ -50,7 +50,7 @@ def plain_loop(config: EvaluateConfig) -> Callable[[], Ious]:
 
 def evaluation(config: EvaluateConfig) -> Callable[[], Ious]:
     """The evaluation itself, in a run folder of its own."""
-    sam = load_base(config)
+    sam = load_evaluated_model(config)
 
     def run() -> Ious:
         made = Evaluation(config, sam)

@@ -29,11 +29,12 @@ import cv2
 import torch
 from tqdm import tqdm
 
-from adaptation.bases import load_base
-from adaptation.catalog import load_model
-from adaptation.digests import file_sha256
 from adaptation.errors import StropError
-from benchmarks.preferences_measure import Plan, Row, compare, measure, summary
+from adaptation.models.base_decoder import load_base
+from adaptation.models.catalog import load_model
+from adaptation.storage.digests import file_sha256
+from adaptation.storage.provenance import command_line, provenance
+from benchmarks.preferences_measure import MeasurePlan, Row, compare, measure, summary
 from training.preferences.files import (
     EXAMPLES,
     PAIRS,
@@ -43,7 +44,6 @@ from training.preferences.files import (
     read_pairs,
 )
 from training.preferences.rows import PreferencePair, split_of
-from training.provenance import command_line, provenance
 
 RESULTS = Path(__file__).parent / "results"
 DECODER, MEASURES = "decoder.safetensors", "measures.json"
@@ -130,7 +130,7 @@ class Bench:
         dpo: More KEY=VALUE of preference training.
     """
 
-    plan: Plan
+    plan: MeasurePlan
     preferences: Path
     album: Path
     out: Path
@@ -293,7 +293,7 @@ def main(data: Path, sets: str, only: str, **options: Any) -> None:
     """Make and measure all variants; write benchmarks/results/preferences.json after each."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    plan = Plan(
+    plan = MeasurePlan(
         data=data,
         sets=tuple(sets.split(",")),
         **{key: options[key] for key in ("objects", "max_clicks", "first_clicks", "seed", "cache")},

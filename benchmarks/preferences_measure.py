@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.edges import EdgeSettings
-from adaptation.interaction import Interaction
 from adaptation.masks.regions import iou
-from adaptation.sam import PromptableSam
-from adaptation.zoom import ZoomSettings
-from training.annotator import Annotator, Rules
-from training.datasets import FolderSet, ObjectRef, open_sets, sample_objects
-from training.encodings import Encoder, EncodingStore
-from training.harness import Harness, Slot
-from training.statistics import bootstrap_interval
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.guided_filter import EdgeSettings
+from adaptation.predictor.interactive import InteractivePredictor
+from adaptation.predictor.zoom import ZoomSettings
+from adaptation.simulation.annotator import Annotator, Rules
+from adaptation.storage.datasets import FolderSet, ObjectRef, open_sets, sample_objects
+from training.evaluation.harness import Harness, Slot
+from training.evaluation.statistics import bootstrap_interval
+from training.runtime.embedding_cache import CachedEncoder, EncodingStore
 
 SLOT = Slot(mode="frozen", order=0, session=0, position=0)
 CACHE_BYTES = 20_000_000_000
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class MeasurePlan:
     """What is measured.
 
     Args:
@@ -69,9 +69,9 @@ class Plan:
         )
 
 
-def measure(plan: Plan, sam: PromptableSam) -> Iterator[Row]:
+def measure(plan: MeasurePlan, sam: PromptableSam) -> Iterator[Row]:
     """Measure one object after the other."""
-    encoder = Encoder(sam, EncodingStore(plan.cache, CACHE_BYTES))
+    encoder = CachedEncoder(sam, EncodingStore(plan.cache, CACHE_BYTES))
     for dataset in open_sets(plan.data, plan.sets):
         harnesses = {
             prompts: Harness(sam, dataset, encoder, plan.rules(prompts), ZoomSettings())
@@ -91,12 +91,16 @@ def measure(plan: Plan, sam: PromptableSam) -> Iterator[Row]:
 
 
 def _first_clicks(
-    plan: Plan, sam: PromptableSam, dataset: FolderSet, ref: ObjectRef, encoder: Encoder
+    plan: MeasurePlan,
+    sam: PromptableSam,
+    dataset: FolderSet,
+    ref: ObjectRef,
+    encoder: CachedEncoder,
 ) -> Iterator[Row]:
     """Scores and IoUs of the masks that are offered for a lone click, as the decoder made them."""
     image, truth = dataset.image(ref.stem), dataset.mask(ref)
     encode, size = encoder.of(image), (image.shape[0], image.shape[1])
-    plain = Interaction(sam, ZoomSettings(), edges=EdgeSettings(is_on=False))
+    plain = InteractivePredictor(sam, ZoomSettings(), edges=EdgeSettings(is_on=False))
     for number in range(plan.first_clicks):
         rules = plan.rules(clicker="noisy" if number else "central", seed=number)
         annotator = Annotator(truth, rules, f"{ref.stem}/{ref.label}")

@@ -13,7 +13,7 @@ import numpy as np
 from label_studio_sdk.converter import brush
 
 from adaptation.masks import Mask
-from backend.rle import decode_brush, encode_brush
+from backend.protocol.brush_rle import decode_brush, encode_brush
 
 SIZES = ((400, 600), (768, 1024), (2667, 4000), (3000, 4000))
 REPEATS = 7

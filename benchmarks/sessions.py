@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from adaptation.adapter import Adapter
-from adaptation.catalog import load_model
-from adaptation.sam import PromptableSam
-from backend.online import OnlineLearning
-from backend.rle import encode_brush
-from backend.service import SegmentationService
+from adaptation.learning.adapter import Adapter
+from adaptation.models.catalog import load_model
+from adaptation.models.sam import PromptableSam
+from backend.learning.worker import OnlineLearning
+from backend.protocol.brush_rle import encode_brush
+from backend.service.service import SegmentationService
 from backend.settings import load_settings
 from backend.wiring import build_service
 from benchmarks.environment import environment
@@ -155,7 +155,7 @@ def learning_of(side: Side) -> OnlineLearning:
 
 def fill(side: Side, sam: PromptableSam, n_sessions: int) -> None:
     """Give every session weights of its own, as if it had learned."""
-    shelf = learning_of(side)._school._shelf
+    shelf = learning_of(side)._manager._adapters
     for task in range(n_sessions):
         generator = torch.Generator().manual_seed(task)
         deltas = {
@@ -189,7 +189,7 @@ def measure_memory(sam: PromptableSam, n_sessions: int) -> dict[str, Any]:
         before = memory_mb()
         fill(side, sam, n_sessions)
         taken = memory_mb() - before
-        assert len(learning_of(side)._school._shelf) == n_sessions
+        assert len(learning_of(side)._manager._adapters) == n_sessions
     adapter_mb = 2 * sum(v.nelement() for v in sam.decoder_parameters().values()) / 1e6
     return {
         "sessions": n_sessions,

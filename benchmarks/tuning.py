@@ -24,18 +24,18 @@ import click
 import torch
 
 from adaptation.errors import StropError
-from adaptation.sam import PromptableSam
-from training.encodings import Encoder, EncodingStore
-from training.provenance import command_line, provenance
-from training.ranks import Rank
-from training.sft import SftConfig, SftRecipe
-from training.tuning import Tuning, open_model, open_replayer
-from training.tuning_replay import Replayer
+from adaptation.models.sam import PromptableSam
+from adaptation.storage.provenance import command_line, provenance
+from training.finetune.prompt_cache import PromptCache
+from training.finetune.sft import SftConfig, SftRecipe
+from training.finetune.trainer import Trainer, open_model, open_replayer
+from training.runtime.distributed import Rank
+from training.runtime.embedding_cache import CachedEncoder, EncodingStore
 
 RESULTS = Path(__file__).parent / "results"
 
 
-class ForgetfulReplayer(Replayer):
+class ForgetfulReplayer(PromptCache):
     """Keeps no replay: every one is made again."""
 
     def forget(self) -> None:
@@ -46,10 +46,12 @@ class ForgetfulReplayer(Replayer):
 
 def forgetful(sam: PromptableSam, config: SftConfig, folder: Path) -> ForgetfulReplayer:
     """A replayer that encodes every view whenever it is asked for one."""
-    return ForgetfulReplayer(sam, Encoder(sam, n_in_memory=0), folder / "replays", config.zoom)
+    return ForgetfulReplayer(
+        sam, CachedEncoder(sam, n_in_memory=0), folder / "replays", config.zoom
+    )
 
 
-def epoch(tuning: Tuning, before_step: Callable[[], None]) -> tuple[list[float], float]:
+def epoch(tuning: Trainer, before_step: Callable[[], None]) -> tuple[list[float], float]:
     """One epoch's losses, and the CPU seconds that it took."""
     losses: list[float] = []
     started = time.process_time()
@@ -65,10 +67,10 @@ def seconds_per_view(sam: PromptableSam, config: SftConfig, recipe: SftRecipe) -
     store = EncodingStore(config.cache, int(config.cache_gb * 1e9))
     seconds = {}
     for name, encoder in {
-        "encoder": Encoder(sam, n_in_memory=0),
-        "cache": Encoder(sam, store, n_in_memory=0),
+        "encoder": CachedEncoder(sam, n_in_memory=0),
+        "cache": CachedEncoder(sam, store, n_in_memory=0),
     }.items():
-        replayer = Replayer(sam, encoder, config.cache / "replays", config.zoom)
+        replayer = PromptCache(sam, encoder, config.cache / "replays", config.zoom)
         asked = [(recipe.replay(item), item) for item in items]
         started = time.process_time()
         for replay, item in asked:
@@ -124,7 +126,9 @@ def visits_per_second(
     Raises:
         StropError: The loops end with different losses.
     """
-    anew = Replayer(sam, Encoder(sam, n_in_memory=0), config.cache / "replays", config.zoom)
+    anew = PromptCache(
+        sam, CachedEncoder(sam, n_in_memory=0), config.cache / "replays", config.zoom
+    )
     naive = forgetful(sam, config, folder)
     one_by_one = dataclasses.replace(config, micro_batch=1)
     loops = {
@@ -136,7 +140,7 @@ def visits_per_second(
     seen: list[list[float]] = []
     for title, (replayer, settings, before_step) in loops.items():
         run = dataclasses.replace(settings, run=folder / title)
-        loop = Tuning(run, sam, recipe.with_replayer(replayer), Rank(), "")
+        loop = Trainer(run, sam, recipe.with_replayer(replayer), Rank(), "")
         losses, seconds = epoch(loop, before_step)
         seen.append(losses)
         rates[title] = loop.n_steps * config.batch / seconds

@@ -31,7 +31,7 @@ from adaptation.journal.schema import INTERACTIONS, LINKS, SUBMISSIONS
 PAGE = 8
 """Submissions read at a time; each brings all masks of all its objects along."""
 
-ObjectKey = tuple[str, str, str, str]
+ClickedObjectKey = tuple[str, str, str, str]
 
 IN_FORCE: Sequence[Condition] = (
     SUBMISSIONS.c.standing == "current",
@@ -131,10 +131,10 @@ def _load_rejected(connection: Connection, rows: Sequence[RowMapping]) -> list[R
 
 def _taken(
     connection: Connection, tasks: set[tuple[str, str]]
-) -> tuple[set[tuple[str, str]], dict[ObjectKey, list[datetime]]]:
+) -> tuple[set[tuple[str, str]], dict[ClickedObjectKey, list[datetime]]]:
     """The accepted masks of some tasks, and when the accepted step of each object was asked for."""
     taken: set[tuple[str, str]] = set()
-    finished: dict[ObjectKey, list[datetime]] = defaultdict(list)
+    finished: dict[ClickedObjectKey, list[datetime]] = defaultdict(list)
     columns = [INTERACTIONS.c[name] for name in ("project_id", "task_id", "label", "object_id")]
     for project_id, task_id in tasks:
         statement = (
@@ -150,7 +150,7 @@ def _taken(
     return taken, finished
 
 
-def _key(interaction: InteractionRecord) -> ObjectKey:
+def _key(interaction: InteractionRecord) -> ClickedObjectKey:
     return (
         interaction.project_id,
         interaction.task_id,

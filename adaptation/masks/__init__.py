@@ -8,7 +8,7 @@ packed by whole arrays.
 
 from __future__ import annotations
 
-from adaptation.masks.outlines import Polygon, mask_to_polygons, polygons_to_mask
+from adaptation.masks.polygons import Polygon, mask_to_polygons, polygons_to_mask
 from adaptation.masks.regions import (
     Mask,
     bounding_box,

@@ -20,7 +20,7 @@ from backend.protocol.labeling import AnswerKind, Control, LabelConfig, parse_la
 from backend.protocol.predict import PredictRequest, SetupRequest, parse_predict, parse_setup
 from backend.protocol.render import (
     AnswerStyle,
-    Candidate,
+    OfferedMask,
     RegionId,
     new_request_id,
     render_answer,
@@ -38,7 +38,7 @@ from backend.protocol.webhook import (
 __all__ = [
     "AnswerKind",
     "AnswerStyle",
-    "Candidate",
+    "OfferedMask",
     "Clicked",
     "Control",
     "LabelConfig",

@@ -17,8 +17,8 @@ from adaptation.errors import InputError, ProtocolError
 from adaptation.masks import Mask, polygons_to_mask
 from adaptation.types import Size
 from backend.protocol import fields
+from backend.protocol.brush_rle import decode_brush
 from backend.protocol.clicks import rectangle_corners
-from backend.rle import decode_brush
 
 _PNG_URL = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 _OPAQUE = 128

@@ -17,10 +17,10 @@ from PIL import Image
 from adaptation.errors import ProtocolError
 from adaptation.masks import Mask, Polygon, bounding_box, mask_to_polygons
 from adaptation.types import Size
+from backend.protocol.brush_rle import encode_brush
 from backend.protocol.clicks import Clicked
 from backend.protocol.labeling import AnswerKind, Control
 from backend.protocol.predict import PredictRequest
-from backend.rle import encode_brush
 
 _REGION_ID = re.compile(r"([0-9a-f]{16})-(\d{1,4})(?:\.(\d{1,4}))?")
 
@@ -90,7 +90,7 @@ class AnswerStyle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Candidate:
+class OfferedMask:
     """A mask to offer, ``[H, W]`` bool at the image's size, and its predicted IoU."""
 
     mask: Mask
@@ -111,7 +111,7 @@ def render_nothing(request: PredictRequest, model_version: str) -> Response:
 
 def render_answer(
     request: PredictRequest,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[OfferedMask],
     *,
     request_id: str,
     model_version: str,
@@ -162,7 +162,7 @@ def _score(score: float) -> float:
 def _regions(
     clicked: Clicked,
     control: Control,
-    candidate: Candidate,
+    candidate: OfferedMask,
     region_id: RegionId,
     style: AnswerStyle,
 ) -> list[Response]:

@@ -8,7 +8,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from adaptation.errors import SettingsError
-from adaptation.learner_settings import LearnerSettings
+from adaptation.learning.settings import LearnerSettings
 
 
 def load_learner(path: Path | None) -> LearnerSettings:

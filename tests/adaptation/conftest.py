@@ -16,7 +16,7 @@ from segment_anything.modeling import (
     TwoWayTransformer,
 )
 
-from adaptation.sam import PromptableSam
+from adaptation.models.sam import PromptableSam
 
 
 def tiny_vit_sam(seed: int = 0, input_size: int = 64, dim: int = 16) -> Sam:

@@ -13,9 +13,9 @@ import yaml
 from numpy.typing import NDArray
 
 from adaptation.journal import EventRecord
-from backend.online import OnlineLearning
-from backend.rle import encode_brush
-from backend.service import SegmentationService
+from backend.learning.worker import OnlineLearning
+from backend.protocol.brush_rle import encode_brush
+from backend.service.service import SegmentationService
 from tests.backend.payloads import Payload, keypoint, region, submission
 from tests.backend.service_kit import (
     HEIGHT,

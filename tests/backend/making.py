@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from adaptation.predictor.zoom import View
 from adaptation.types import Embedding
-from adaptation.zoom import View
-from backend.stores import EmbeddingKey, pack
+from backend.embeddings.store import EmbeddingKey, pack
 
 SIDE = 8
 GUIDE = (6, 8, 3)

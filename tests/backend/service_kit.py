@@ -16,10 +16,10 @@ from PIL import Image
 
 from adaptation.journal import InteractionRecord, Journal
 from adaptation.masks import decode_rle
-from adaptation.sam import PromptableSam
+from adaptation.models.sam import PromptableSam
 from adaptation.types import Embedding
-from backend.rle import decode_brush
-from backend.service import SegmentationService
+from backend.protocol.brush_rle import decode_brush
+from backend.service.service import SegmentationService
 from backend.settings import Settings, load_settings
 from backend.wiring import build_service
 from tests.adaptation.conftest import tiny_vit_sam

@@ -13,8 +13,8 @@ from typing import Any
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from adaptation.journal import FinishedObject
-from backend.app import create_app
-from backend.simulate.options import Options
+from backend.commands.simulate.options import Options
+from backend.server.app import create_app
 from tests.backend.service_kit import WatchedSam, journal_of, running_service, settings_for
 
 Wsgi = Callable[[dict[str, Any], Any], Iterable[bytes]]

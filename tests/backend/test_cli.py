@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from adaptation.compact import build_compact
+from adaptation.models.compact.model import build_compact
 from backend.cli import main
 from backend.settings import Settings, as_yaml
 from tests.backend.payloads import keypoint

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.rle import decode_brush
+from backend.protocol.brush_rle import decode_brush
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from adaptation.journal import Journal
-from backend.label_studio import LabelStudioClient, Task, Transport
+from backend.label_studio.client import LabelStudioClient, Task, Transport
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 600

@@ -13,7 +13,7 @@ from skimage.filters import gaussian
 
 from adaptation.journal import InteractionRecord, SubmissionRecord
 from adaptation.masks import decode_rle, iou
-from backend.rle import decode_brush
+from backend.protocol.brush_rle import decode_brush
 from tests.backend.sites import Site
 from tests.e2e.browser import Browser, Region
 from tests.e2e.demo import ROOT, Demo, eventually

@@ -15,9 +15,9 @@ import pytest
 
 from adaptation.journal import InteractionRecord
 from adaptation.masks import Rle, decode_rle
-from backend.label_studio import AnnotatedTask
-from backend.ranking.collect import EVENT
-from backend.ranking.projects import ranking_projects
+from backend.commands.ranking.collect import EVENT
+from backend.commands.ranking.projects import ranking_projects
+from backend.label_studio.client import AnnotatedTask
 from tests.e2e.browser import Browser
 from tests.e2e.demo import ROOT, Demo, eventually
 

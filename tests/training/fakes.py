@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptation.interaction import Answer, Encode
-from adaptation.sam import PromptableSam
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.interactive import Answer, Encode
 from adaptation.types import Embedding, MaskPrediction, Prompt, Size
 from tests.adaptation.conftest import tiny_vit_sam
 

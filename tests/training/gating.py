@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adaptation.bases import save_base
-from adaptation.sam import PromptableSam
+from adaptation.models.base_decoder import save_base
+from adaptation.models.sam import PromptableSam
+from adaptation.storage.datasets import FolderSet
 from adaptation.types import Click, Prompt
 from tests.training.fakes import tiny_model, write_discs
-from training.datasets import FolderSet
 
 
 def write_sets(root: Path) -> tuple[Path, Path]:

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from tests.training.fakes import OneStepLearners, tiny_model, write_discs
 from training.cli import main
-from training.evaluate_config import EvaluateConfig
+from training.evaluation.config import EvaluateConfig
 
 
 @pytest.fixture
@@ -20,9 +20,11 @@ def discs(tmp_path: Path) -> Path:
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The tiny model and its small learner in place of the catalog's."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("training.evaluate.load_base", lambda config: tiny_model())
     monkeypatch.setattr(
-        "training.learners.make_learners",
+        "training.evaluation.evaluate.load_evaluated_model", lambda config: tiny_model()
+    )
+    monkeypatch.setattr(
+        "training.evaluation.learners.make_learners",
         lambda config: OneStepLearners() if config.adapt != "none" else None,
     )
 
@@ -90,7 +92,7 @@ def test_mistakes_are_one_message_and_exit_code_2(
 
 
 def test_the_shipped_config_is_the_default() -> None:
-    from training.config import load_config
+    from training.runtime.config import load_config
 
     path = Path(__file__).parents[2] / "configs" / "evaluate.yaml"
     shipped = load_config(EvaluateConfig, path, ["data=discs"])

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptation.album import Album, image_id_of
-from adaptation.compact import STRIDE, build_compact
 from adaptation.masks import Rle, encode_rle
-from adaptation.types import Click
+from adaptation.models.compact.model import build_compact
+from adaptation.storage.album import Album, image_id_of
+from adaptation.types import STRIDE, Click
 from tests.training.fakes import disc, write_discs
-from training.checkpoints import export_weights
 from training.preferences.files import (
     EXAMPLES,
     PAIRS,
@@ -25,6 +24,7 @@ from training.preferences.files import (
     Split,
     TableWriter,
 )
+from training.pretrain.export import export_weights
 
 __all__ = ["SIZE", "write_discs", "write_model", "write_preferences", "write_world"]
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from training.commands.evaluate import FILE, FOLDER, as_overrides
-from training.commands.sft import command_of, show_report
+from training.commands.options import FILE, FOLDER, as_overrides, command_of, show_report
 
 # Heavy modules are imported where they are used, so that --help and mistakes are answered at once.
 
@@ -30,8 +29,8 @@ def command(config: Path | None, settings: tuple[str, ...], **options: Any) -> N
     Writes decoder.safetensors and report.json into the run folder.  KEY=VALUE sets any key of the
     config, for instance l2=0.1.
     """
-    from training.calibration import CalibrationConfig, run
-    from training.config import load_config
+    from training.finetune.calibration import CalibrationConfig, run
+    from training.runtime.config import load_config
 
     asked = load_config(CalibrationConfig, config, [*as_overrides(options), *settings])
     run(asked, command_of("strop-train calibrate", config, options, settings))

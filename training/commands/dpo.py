@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from training.commands.evaluate import FILE, FOLDER, as_overrides
-from training.commands.sft import command_of, show_report
+from training.commands.options import FILE, FOLDER, as_overrides, command_of, show_report
 
 # Heavy modules are imported where they are used, so that --help and mistakes are answered at once.
 
@@ -30,8 +29,8 @@ def command(config: Path | None, settings: tuple[str, ...], **options: Any) -> N
     decoder.safetensors, report.json, curves.png and log.jsonl into the run folder; the same command
     goes on with a run that was stopped.  KEY=VALUE sets any key of the config, for instance beta=2.
     """
-    from training.config import load_config
-    from training.dpo import DpoConfig, run
+    from training.finetune.dpo import DpoConfig, run
+    from training.runtime.config import load_config
 
     tuning = load_config(DpoConfig, config, [*as_overrides(options), *settings])
     run(tuning, command_of("strop-train dpo", config, options, settings))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from training.commands.options import FILE, FOLDER, as_overrides
+
 if TYPE_CHECKING:
-    from training.evaluate import Evaluation
-    from training.evaluate_config import EvaluateConfig
-    from training.harness import ObjectResult
+    from training.evaluation.config import EvaluateConfig
+    from training.evaluation.evaluate import Evaluation
+    from training.evaluation.harness import ObjectResult
 
 # Heavy modules are imported where they are used, so that --help and mistakes are answered at once.
-
-FOLDER = click.Path(path_type=Path)
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("evaluate")
@@ -69,31 +67,22 @@ def command(
     The same command goes on with a run that was stopped.  Options override the config file;
     KEY=VALUE sets any key of it.
     """
-    from training.config import load_config
-    from training.evaluate_config import EvaluateConfig
+    from training.evaluation.config import EvaluateConfig
+    from training.runtime.config import load_config
 
     overrides = as_overrides({**options, "zoom.is_on": zoom, "edges.is_on": edges})
     overrides += ["objects=null"] * all_objects + ["cache=null"] * no_cache
     run_evaluation(load_config(EvaluateConfig, config, [*overrides, *settings]))
 
 
-def as_overrides(options: Mapping[str, Any]) -> list[str]:
-    """Options that were given, as the config's key=value; JSON is YAML."""
-    return [
-        f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}"
-        for key, value in options.items()
-        if value is not None
-    ]
-
-
 def run_evaluation(config: EvaluateConfig) -> None:
     """Run, or go on with, an evaluation, and report it."""
     from tqdm import tqdm
 
-    from training.evaluate import Evaluation, load_base
-    from training.learners import make_learners
+    from training.evaluation.evaluate import Evaluation, load_evaluated_model
+    from training.evaluation.learners import make_learners
 
-    evaluation = Evaluation(config, load_base(config), make_learners(config))
+    evaluation = Evaluation(config, load_evaluated_model(config), make_learners(config))
     results = evaluation.finished()
     jobs = evaluation.jobs(results)
     bar = tqdm(
@@ -109,11 +98,11 @@ def run_evaluation(config: EvaluateConfig) -> None:
 
 def report_evaluation(evaluation: Evaluation, results: Sequence[ObjectResult]) -> None:
     """Print the table; write JSON and plots."""
-    from training.metrics import table_metrics
-    from training.plots import plot_table
-    from training.provenance import command_line, provenance
-    from training.report import make_report, render, write_json
-    from training.summary import ResultTable
+    from adaptation.simulation.metrics import table_metrics
+    from adaptation.storage.provenance import command_line, provenance
+    from training.evaluation.plots import plot_table
+    from training.evaluation.report import make_report, render, write_json
+    from training.evaluation.summary import ResultTable
 
     rules, folder = evaluation.config.rules(), evaluation.run.path
     table = ResultTable(results, rules.n_rounds)

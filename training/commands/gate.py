@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from training.commands.evaluate import FILE, FOLDER, as_overrides
+from training.commands.options import FILE, FOLDER, as_overrides
 
 if TYPE_CHECKING:
-    from training.gate_config import GateConfig
-    from training.harness import ObjectResult
+    from training.evaluation.harness import ObjectResult
+    from training.promotion.config import GateConfig
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -59,13 +59,13 @@ def command(candidate: Path, **options: Any) -> None:
     """
     config = read_config(options)
 
-    from training.gate import Gate
-    from training.gate_report import render
-    from training.promotion import measure
+    from training.promotion.gate import Gate
+    from training.promotion.promote import measure
+    from training.promotion.report import render_gate
 
     gate = Gate(config, candidate)
     content = measure(gate, as_command("gate", candidate, config), show_progress)
-    click.echo(render(content))
+    click.echo(render_gate(content))
     click.echo(f"\n{gate.folder}: report.json")
     if not content["is_passed"]:
         click.get_current_context().exit(NOT_PASSED)
@@ -73,8 +73,8 @@ def command(candidate: Path, **options: Any) -> None:
 
 def read_config(options: dict[str, Any]) -> GateConfig:
     """The config file with what the options and KEY=VALUE change."""
-    from training.config import load_config
-    from training.gate_config import GateConfig
+    from training.promotion.config import GateConfig
+    from training.runtime.config import load_config
 
     given = {key: value for key, value in options.items() if value != ()}
     settings = given.pop("settings", ())
@@ -84,8 +84,8 @@ def read_config(options: dict[str, Any]) -> GateConfig:
 
 def as_command(name: str, candidate: Path, config: GateConfig) -> str:
     """The command that asks the same again; of paths only the last part is told."""
-    from training.gate_config import split_set
-    from training.provenance import command_line
+    from adaptation.storage.provenance import command_line
+    from training.promotion.config import split_set
 
     words = [command_line(f"strop-train {name} {candidate.name}", {})]
     for option, sets in (("--gate-set", config.gate_sets), ("--guard-set", config.guard_sets)):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from training.commands.evaluate import FILE, as_overrides
+from training.commands.options import FILE, as_overrides
 
 
 @click.command("nightly")
@@ -24,12 +24,12 @@ def command(config: Path | None, journal: str | None, settings: tuple[str, ...])
     Prints the report and keeps it in a dated folder.  Too little new work, or a candidate that does
     not pass, is no error: exit code 0.  The same command goes on with a night that was stopped.
     """
+    from adaptation.storage.provenance import command_line
     from training.commands.gate import show_progress
-    from training.config import load_config
-    from training.night import as_text
-    from training.nightly import run
-    from training.nightly_config import NightlyConfig
-    from training.provenance import command_line
+    from training.nightly.config import NightlyConfig
+    from training.nightly.nightly import run
+    from training.nightly.state import as_text
+    from training.runtime.config import load_config
 
     overrides = [*as_overrides({"journal": journal}), *settings]
     told = command_line("strop-train nightly", {"config": config})

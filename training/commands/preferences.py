@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from training.commands.evaluate import FILE, FOLDER, as_overrides
+from training.commands.options import FILE, FOLDER, as_overrides
 
 if TYPE_CHECKING:
     from training.preferences.settings import PreferencesConfig
@@ -45,8 +45,8 @@ def command(config: Path | None, settings: tuple[str, ...], **options: Any) -> N
     rankings.parquet (ranked lists), report.json and sheet.html (pairs to look at).  The folder
     appears whole or not at all.  Options override the config file; KEY=VALUE sets any key of it.
     """
-    from training.config import load_config
     from training.preferences.settings import PreferencesConfig
+    from training.runtime.config import load_config
 
     keys = {
         "margin": "outcome.margin",
@@ -65,7 +65,7 @@ def run_preferences(config: PreferencesConfig) -> None:
     """Make the folder, with a progress bar, and say what is in it."""
     from tqdm import tqdm
 
-    from training.preferences.build import make_preferences, render
+    from training.preferences.build import make_preferences, render_counts
 
     with tqdm(unit=" objects", desc="preferences", disable=None) as bar:
 
@@ -74,5 +74,5 @@ def run_preferences(config: PreferencesConfig) -> None:
             return bar.update
 
         report = make_preferences(config, follow)
-    click.echo(render(report))
+    click.echo(render_counts(report))
     click.echo(f"\n{config.out}: report.json, sheet.html, three tables")

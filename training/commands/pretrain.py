@@ -15,6 +15,6 @@ import click
 @click.pass_context
 def command(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Train the embedded model anew; the recipe reads its arguments itself, --help included."""
-    from training.pretrain import main
+    from training.pretrain.recipe import main
 
     ctx.exit(main(list(arguments)))

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from training.commands.evaluate import FOLDER
 from training.commands.gate import (
     NOT_PASSED,
     as_command,
@@ -15,6 +14,7 @@ from training.commands.gate import (
     read_config,
     show_progress,
 )
+from training.commands.options import FOLDER
 
 
 @click.command("promote")
@@ -31,8 +31,8 @@ def command(candidate: Path, name: str | None, report: Path | None, **options: A
     """
     config = read_config(options)
 
-    from training.gate_report import render
-    from training.promotion import promote
+    from training.promotion.promote import promote
+    from training.promotion.report import render_gate
 
     done = promote(
         config,
@@ -45,7 +45,7 @@ def command(candidate: Path, name: str | None, report: Path | None, **options: A
     if not done.is_new:
         click.echo(f"{candidate.name} is in use already, as {done.name}: nothing to do.")
         return
-    click.echo(render(done.report))
+    click.echo(render_gate(done.report))
     click.echo(f"\n{done.folder}: report.json")
     if done.name is None:
         click.echo("Nothing was changed.")

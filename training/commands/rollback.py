@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from training.commands.evaluate import FOLDER
+from training.commands.options import FOLDER
 
 
 @click.command("rollback")
@@ -19,8 +19,8 @@ def command(registry: Path | None, to: str | None, reason: str) -> None:
     Running servers take it within seconds.  At the end of the way is the model as it came
     ("embedded").  No version is deleted.
     """
-    from training.gate_config import GateConfig
-    from training.registry import RegistryWriter
+    from training.promotion.config import GateConfig
+    from training.promotion.registry import RegistryWriter
 
     writer = RegistryWriter(registry or GateConfig().registry)
     with writer.locked("rollback"):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from training.commands.evaluate import FOLDER
+from training.commands.options import FOLDER
 
 if TYPE_CHECKING:
-    from training.registry import Version
+    from training.promotion.registry import Version
 
 
 @click.command("versions")
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def command(registry: Path | None, as_json: bool) -> None:
     """List the versions of the base decoder and how they came into use."""
-    from training.gate_config import GateConfig
-    from training.registry import RegistryWriter
+    from training.promotion.config import GateConfig
+    from training.promotion.registry import RegistryWriter
 
     writer = RegistryWriter(registry or GateConfig().registry)
     versions, history = writer.versions(), writer.history()

@@ -13,16 +13,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from adaptation.album import Album
-from adaptation.digests import file_sha256
 from adaptation.errors import InputError
 from adaptation.journal import FinishedObject, Journal
-from training.config import as_dict
+from adaptation.storage.album import Album
+from adaptation.storage.digests import file_sha256
+from adaptation.storage.provenance import command_line, provenance
 from training.preferences import sources
-from training.preferences.evidence import Evidence, Tally, gather
+from training.preferences.evidence import LeftOutCounts, ObjectEvidence, gather
 from training.preferences.files import EXAMPLES, PAIRS, RANKINGS, SCHEMAS, TableWriter
 from training.preferences.folder import REPORT, whole_folder
-from training.preferences.rankings import EVENT, ranking_pairs, read_ranking
+from training.preferences.rankings import EVENT, ranking_of_answer, ranking_pairs
 from training.preferences.rows import (
     FORMAT,
     SPLITS,
@@ -34,7 +34,7 @@ from training.preferences.rows import (
 )
 from training.preferences.settings import PreferencesConfig
 from training.preferences.sheet import PairSample, write_sheet
-from training.provenance import command_line, provenance
+from training.runtime.config import as_dict
 
 SHEET = "sheet.html"
 
@@ -89,7 +89,7 @@ class _Job:
         self.album = Album(config.album)
         self.sample = PairSample(config.sheet_pairs, config.seed)
         self._limits = config.limits.as_guard()
-        self._tally = Tally()
+        self._tally = LeftOutCounts()
         self._images: dict[str, str | None] = {}
         self._used: dict[str, Split] = {}
         self._rows: Counter[tuple[str, str, Split]] = Counter()
@@ -135,16 +135,16 @@ class _Job:
             if place < newest:
                 self._tally.add("rankings", "a newer version of the same ranking is there")
             elif place == newest:
-                found = read_ranking(event, self._config, self._reason_against, self._tally)
+                found = ranking_of_answer(event, self._config, self._reason_against, self._tally)
                 yield from [] if found is None else [found]
 
-    def _outcome_lists(self, evidence: Evidence) -> Iterator[RankedList]:
+    def _outcome_lists(self, evidence: ObjectEvidence) -> Iterator[RankedList]:
         settings = self._config.outcome
         for step in evidence.steps if settings.is_on else ():
             ranking = sources.outcome_ranking(evidence, step, settings, self._tally)
             yield from [] if ranking is None else [ranking]
 
-    def _pairs(self, evidence: Evidence) -> Iterator[PreferencePair]:
+    def _pairs(self, evidence: ObjectEvidence) -> Iterator[PreferencePair]:
         """All pairs of an object, from the surest source to the least sure."""
         config = self._config
         if config.choice.is_on:
@@ -245,7 +245,7 @@ def _describe(path: Path) -> dict[str, Any]:
     return {"n_bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
-def render(report: dict[str, Any]) -> str:
+def render_counts(report: dict[str, Any]) -> str:
     """The report as text."""
     lines = [f"{'':<22}{'train':>8}{'val':>8}", _line("images", report["images"])]
     for kind in ("objects", "pairs", "rankings"):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptation.errors import InputError
-from adaptation.guard import GuardSettings, reason_against
 from adaptation.journal import CandidateRecord, FinishedObject, InteractionRecord, PromptRecord
+from adaptation.learning.guard import GuardSettings, reason_against
 from adaptation.masks import Rle, decode_rle, rle_iou, run_lengths
 from adaptation.types import Box, Click
 from training.preferences.rows import Example, Split
@@ -20,7 +20,7 @@ CheckImage = Callable[[str], "str | None"]
 """Why an image (by its id) cannot be trained on; None when it can."""
 
 
-class Tally:
+class LeftOutCounts:
     """What was left out and why: counts by kind (objects, prompts, ...) and reason."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class CandidateEvidence:
     """A mask with pixels that the model made for a prompt.
 
     Args:
@@ -58,7 +58,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class PromptEvidence:
     """A prompt that was answered.
 
     Args:
@@ -73,16 +73,16 @@ class Step:
     click_ids: tuple[str, ...]
     clicks: tuple[Click, ...]
     box: Box | None
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[CandidateEvidence, ...]
 
     @property
-    def shown(self) -> Candidate | None:
+    def shown(self) -> CandidateEvidence | None:
         """The mask that stood in front."""
         return next((c for c in self.candidates if c.was_shown), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class ObjectEvidence:
     """A finished object that may be learned from.
 
     Args:
@@ -93,7 +93,7 @@ class Evidence:
     """
 
     example: Example
-    steps: tuple[Step, ...]
+    steps: tuple[PromptEvidence, ...]
     accepted_region_id: str
     is_certain: bool
 
@@ -102,7 +102,7 @@ class Evidence:
         """The mask as submitted."""
         return self.example.mask
 
-    def about(self, step: Step) -> dict[str, Any]:
+    def about(self, step: PromptEvidence) -> dict[str, Any]:
         """The fields of `rows.Prompted` for a row about a step."""
         example = self.example
         return {
@@ -122,8 +122,8 @@ def gather(
     split: Split,
     limits: GuardSettings,
     check_image: CheckImage,
-    tally: Tally,
-) -> Evidence | None:
+    tally: LeftOutCounts,
+) -> ObjectEvidence | None:
     """Check and measure a finished object; None, and counted, where it is left out.
 
     Args:
@@ -151,7 +151,7 @@ class _LeftOutError(Exception):
     """An object is left out; its text is the reason."""
 
 
-def _measured(finished: FinishedObject, split: Split) -> Evidence:
+def _measured(finished: FinishedObject, split: Split) -> ObjectEvidence:
     last, submitted = finished.interactions[-1], finished.submitted.rle
     if submitted is None or tuple(submitted.size) != tuple(last.image_size):
         raise _LeftOutError("the submitted mask has another size than the image")
@@ -171,7 +171,7 @@ def _measured(finished: FinishedObject, split: Split) -> Evidence:
         annotator=finished.annotator,
     )
     steps = (_step(interaction, submitted) for interaction in finished.interactions)
-    return Evidence(
+    return ObjectEvidence(
         example=example,
         steps=tuple(step for step in steps if step.candidates),
         accepted_region_id=finished.link.candidate_region_id or "",
@@ -179,9 +179,9 @@ def _measured(finished: FinishedObject, split: Split) -> Evidence:
     )
 
 
-def _step(interaction: InteractionRecord, submitted: Rle) -> Step:
+def _step(interaction: InteractionRecord, submitted: Rle) -> PromptEvidence:
     clicks, box = as_prompt(interaction.prompt)
-    return Step(
+    return PromptEvidence(
         request_id=interaction.request_id,
         click_ids=tuple(click.id for click in interaction.prompt.clicks),
         clicks=clicks,
@@ -194,9 +194,9 @@ def _step(interaction: InteractionRecord, submitted: Rle) -> Step:
     )
 
 
-def _candidate(position: int, record: CandidateRecord, submitted: Rle) -> Candidate:
+def _candidate(position: int, record: CandidateRecord, submitted: Rle) -> CandidateEvidence:
     score = record.predicted_iou
-    return Candidate(
+    return CandidateEvidence(
         position=position,
         region_id=record.region_id,
         rle=record.rle,
@@ -222,7 +222,7 @@ def has_pixels(rle: Rle) -> bool:
     return bool(run_lengths(rle)[1::2].any())
 
 
-def _check(evidence: Evidence, limits: GuardSettings, check_image: CheckImage) -> None:
+def _check(evidence: ObjectEvidence, limits: GuardSettings, check_image: CheckImage) -> None:
     """Leave out garbage, by the same rule as in the running service, and lost images."""
     example = evidence.example
     if not evidence.steps:

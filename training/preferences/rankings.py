@@ -10,7 +10,7 @@ from adaptation.errors import InputError
 from adaptation.journal import EventRecord
 from adaptation.masks import Rle
 from adaptation.types import Box, Click
-from training.preferences.evidence import CheckImage, Tally, has_pixels
+from training.preferences.evidence import CheckImage, LeftOutCounts, has_pixels
 from training.preferences.rows import PreferencePair, RankedList, split_of
 from training.preferences.settings import PreferencesConfig, RankingSettings
 from training.preferences.sources import distinct
@@ -19,8 +19,8 @@ EVENT = "ranking"
 """Kind of the journal's events that hold one ranking each."""
 
 
-def read_ranking(
-    event: EventRecord, config: PreferencesConfig, check_image: CheckImage, tally: Tally
+def ranking_of_answer(
+    event: EventRecord, config: PreferencesConfig, check_image: CheckImage, tally: LeftOutCounts
 ) -> RankedList | None:
     """The ranked list of an event; None, and counted, where it is left out.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adaptation.guard import GuardSettings
+from adaptation.learning.guard import GuardSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class OutcomeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrectionSettings:
+class CorrectionPairSettings:
     """The submitted mask against the one that was shown before a correction.
 
     Args:
@@ -71,7 +71,7 @@ class RankingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Finished objects that are taken for slips; see `adaptation.guard.GuardSettings`."""
+    """Finished objects that are taken for slips; see `adaptation.learning.guard.GuardSettings`."""
 
     largest_share: float = 0.9
     agreement: float = 0.8
@@ -97,7 +97,7 @@ class PreferencesConfig:
     seed: int = 0
     val_share: float = 0.1
     outcome: OutcomeSettings = field(default_factory=OutcomeSettings)
-    correction: CorrectionSettings = field(default_factory=CorrectionSettings)
+    correction: CorrectionPairSettings = field(default_factory=CorrectionPairSettings)
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
     ranking: RankingSettings = field(default_factory=RankingSettings)
     limits: Limits = field(default_factory=Limits)

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.album import Album
 from adaptation.errors import InputError
 from adaptation.masks import Mask, bounding_box, decode_rle
 from adaptation.masks.regions import window_of
+from adaptation.storage.album import Album
 from training.preferences.rows import SOURCES, PreferencePair, Source
 
 SIDE = 240

@@ -7,10 +7,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from adaptation.masks import Rle, decode_rle, encode_rle, rle_iou
-from training.preferences.evidence import Candidate, Evidence, Step, Tally
+from training.preferences.evidence import (
+    CandidateEvidence,
+    LeftOutCounts,
+    ObjectEvidence,
+    PromptEvidence,
+)
 from training.preferences.regions import LEAST_REACH, corrected_region
 from training.preferences.rows import PreferencePair, RankedList
-from training.preferences.settings import ChoiceSettings, CorrectionSettings, OutcomeSettings
+from training.preferences.settings import ChoiceSettings, CorrectionPairSettings, OutcomeSettings
 
 _SUBMITTED = "submitted"
 EQUAL = "the masks are equal"
@@ -28,7 +33,7 @@ def distinct(masks: Sequence[Rle]) -> list[int]:
 
 
 def outcome_ranking(
-    evidence: Evidence, step: Step, settings: OutcomeSettings, tally: Tally
+    evidence: ObjectEvidence, step: PromptEvidence, settings: OutcomeSettings, tally: LeftOutCounts
 ) -> RankedList | None:
     """A step's candidates, shown and unshown, by their IoU with the submitted mask.
 
@@ -60,7 +65,7 @@ def outcome_ranking(
 
 
 def outcome_pairs(
-    evidence: Evidence, step: Step, settings: OutcomeSettings, tally: Tally
+    evidence: ObjectEvidence, step: PromptEvidence, settings: OutcomeSettings, tally: LeftOutCounts
 ) -> Iterator[PreferencePair]:
     """The best candidate of a step against worse ones, the worst first."""
     ranked = _by_outcome(step)
@@ -84,15 +89,15 @@ def outcome_pairs(
         )
 
 
-def _by_outcome(step: Step) -> list[Candidate]:
+def _by_outcome(step: PromptEvidence) -> list[CandidateEvidence]:
     """Different masks, best first; equally good ones in the model's order."""
     places = distinct([c.rle for c in step.candidates])
     return sorted((step.candidates[place] for place in places), key=lambda c: -c.iou)
 
 
-def _as_candidate(evidence: Evidence) -> Candidate:
+def _as_candidate(evidence: ObjectEvidence) -> CandidateEvidence:
     """The submitted mask beside the model's."""
-    return Candidate(
+    return CandidateEvidence(
         position=-1,
         region_id=_SUBMITTED,
         rle=evidence.submitted,
@@ -106,7 +111,7 @@ def _as_candidate(evidence: Evidence) -> Candidate:
 
 
 def correction_pairs(
-    evidence: Evidence, settings: CorrectionSettings, tally: Tally
+    evidence: ObjectEvidence, settings: CorrectionPairSettings, tally: LeftOutCounts
 ) -> Iterator[PreferencePair]:
     """The submitted mask against each mask that was shown and then corrected."""
     for step, after in zip(evidence.steps, [*evidence.steps[1:], None], strict=True):
@@ -131,7 +136,10 @@ def correction_pairs(
 
 
 def _was_corrected(
-    evidence: Evidence, step: Step, after: Step | None, settings: CorrectionSettings
+    evidence: ObjectEvidence,
+    step: PromptEvidence,
+    after: PromptEvidence | None,
+    settings: CorrectionPairSettings,
 ) -> bool:
     """Whether something new was said of a step's mask, by prompt or by hand."""
     if after is None:
@@ -140,7 +148,11 @@ def _was_corrected(
 
 
 def _region(
-    evidence: Evidence, step: Step, after: Step | None, rejected: Rle, reach: float
+    evidence: ObjectEvidence,
+    step: PromptEvidence,
+    after: PromptEvidence | None,
+    rejected: Rle,
+    reach: float,
 ) -> Rle | None:
     """What the correction touched: parts that were clicked on, or all that was painted."""
     chosen_mask, rejected_mask = decode_rle(evidence.submitted), decode_rle(rejected)
@@ -157,7 +169,7 @@ def _region(
 
 
 def choice_pairs(
-    evidence: Evidence, settings: ChoiceSettings, tally: Tally
+    evidence: ObjectEvidence, settings: ChoiceSettings, tally: LeftOutCounts
 ) -> Iterator[PreferencePair]:
     """The accepted one of several suggestions against the others; needs no painted truth."""
     step = evidence.steps[-1]
@@ -191,7 +203,11 @@ def choice_pairs(
 
 
 def _pair_id(
-    evidence: Evidence, step: Step, source: str, chosen: Candidate, rejected: Candidate
+    evidence: ObjectEvidence,
+    step: PromptEvidence,
+    source: str,
+    chosen: CandidateEvidence,
+    rejected: CandidateEvidence,
 ) -> str:
     object_id = evidence.example.object_id
     better = _SUBMITTED if chosen.position < 0 else chosen.position

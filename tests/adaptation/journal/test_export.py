@@ -11,9 +11,9 @@ import pytest
 from adaptation.errors import InputError, StoreError
 from adaptation.journal import BoxRecord, Journal, PromptRecord
 from adaptation.journal.columns import TABLES, Column
-from adaptation.journal.command import export_command
 from adaptation.journal.export import FORMATS, export
 from adaptation.masks import Rle, decode_rle
+from backend.commands.export import export_command
 from tests.adaptation.journal.samples import (
     at,
     candidate,

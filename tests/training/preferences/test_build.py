@@ -17,7 +17,7 @@ from training.preferences.build import make_preferences
 from training.preferences.files import read_examples, read_pairs, read_rankings
 from training.preferences.settings import (
     ChoiceSettings,
-    CorrectionSettings,
+    CorrectionPairSettings,
     OutcomeSettings,
     RankingSettings,
 )
@@ -28,7 +28,7 @@ POOR = square(4, 4, 7)  # 49 of them: IoU 0.49
 BAD = square(4, 4, 5)  # 25 of them: IoU 0.25
 EMPTY = encode_rle(np.zeros((24, 32), dtype=np.bool_))
 ONLY_OUTCOME: dict[str, Any] = {
-    "correction": CorrectionSettings(is_on=False),
+    "correction": CorrectionPairSettings(is_on=False),
     "choice": ChoiceSettings(is_on=False),
 }
 ONLY_CORRECTION: dict[str, Any] = {
@@ -135,7 +135,7 @@ def test_what_was_painted_by_hand_is_a_correction_as_a_whole(world: World) -> No
     make_preferences(world.config("with", **ONLY_CORRECTION))
     (pair,) = read_pairs(world.folder / "with")
     assert pair.region == encode_rle(decode_rle(TRUTH) ^ decode_rle(GOOD))
-    settings = ONLY_CORRECTION | {"correction": CorrectionSettings(edits=False)}
+    settings = ONLY_CORRECTION | {"correction": CorrectionPairSettings(edits=False)}
     make_preferences(world.config("without", **settings))
     assert not read_pairs(world.folder / "without")
 

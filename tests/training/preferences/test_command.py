@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 from tests.adaptation.journal.samples import square
 from tests.training.preferences.world import World
 from training.cli import main
-from training.config import load_config
 from training.preferences.files import read_pairs
 from training.preferences.settings import PreferencesConfig
+from training.runtime.config import load_config
 
 CONFIG = Path(__file__).parents[3] / "configs" / "preferences.yaml"
 

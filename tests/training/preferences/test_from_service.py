@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptation.album import Album
 from adaptation.masks import decode_rle
+from adaptation.storage.album import Album
 from tests.backend.payloads import keypoint, submission
 from tests.backend.service_kit import (
     click_on,

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from adaptation.guard import GuardSettings
 from adaptation.journal import FinishedObject, Link
+from adaptation.learning.guard import GuardSettings
 from adaptation.masks import decode_rle, encode_rle, iou, rle_iou
 from tests.adaptation.journal.samples import NOON, interaction, region
 from tests.training.preferences.world import at_click
-from training.preferences.evidence import Evidence, Tally, gather
+from training.preferences.evidence import LeftOutCounts, ObjectEvidence, gather
 from training.preferences.rows import PreferencePair
-from training.preferences.settings import ChoiceSettings, CorrectionSettings, OutcomeSettings
+from training.preferences.settings import ChoiceSettings, CorrectionPairSettings, OutcomeSettings
 from training.preferences.sources import (
     choice_pairs,
     correction_pairs,
@@ -69,11 +69,11 @@ def finished_objects(draw: st.DrawFn) -> FinishedObject:
     )
 
 
-def evidence_of(finished: FinishedObject) -> Evidence | None:
-    return gather(finished, "train", LENIENT, lambda image_id: None, Tally())
+def evidence_of(finished: FinishedObject) -> ObjectEvidence | None:
+    return gather(finished, "train", LENIENT, lambda image_id: None, LeftOutCounts())
 
 
-def check_pair(pair: PreferencePair, evidence: Evidence) -> None:
+def check_pair(pair: PreferencePair, evidence: ObjectEvidence) -> None:
     """Chosen and rejected differ, have pixels, and their IoUs are what they are called."""
     truth = decode_rle(evidence.submitted)
     for rle, stated in ((pair.chosen, pair.chosen_iou), (pair.rejected, pair.rejected_iou)):
@@ -91,7 +91,7 @@ def test_ranked_lists_fall_and_span_the_margin(
     evidence = evidence_of(finished)
     for step in evidence.steps if evidence else ():
         assert evidence is not None
-        ranking = outcome_ranking(evidence, step, settings, Tally())
+        ranking = outcome_ranking(evidence, step, settings, LeftOutCounts())
         if ranking is None:
             continue
         assert ranking.ious is not None and list(ranking.ious) == sorted(ranking.ious)[::-1]
@@ -119,7 +119,7 @@ def test_outcome_pairs_keep_margin_and_limit(
     evidence = evidence_of(finished)
     for step in evidence.steps if evidence else ():
         assert evidence is not None
-        tally = Tally()
+        tally = LeftOutCounts()
         pairs = list(outcome_pairs(evidence, step, settings, tally))
         assert len(pairs) <= settings.most_per_prompt
         gaps = [pair.margin for pair in pairs if pair.margin is not None]
@@ -135,14 +135,14 @@ def test_outcome_pairs_keep_margin_and_limit(
         assert len(pairs) + n_left_out == n_others, "every other mask is a pair or counted"
 
 
-@given(finished_objects(), st.builds(CorrectionSettings, margin=st.floats(0.01, 1)))
+@given(finished_objects(), st.builds(CorrectionPairSettings, margin=st.floats(0.01, 1)))
 def test_correction_pairs_choose_the_submitted_mask(
-    finished: FinishedObject, settings: CorrectionSettings
+    finished: FinishedObject, settings: CorrectionPairSettings
 ) -> None:
     evidence = evidence_of(finished)
     if evidence is None:
         return
-    for pair in correction_pairs(evidence, settings, Tally()):
+    for pair in correction_pairs(evidence, settings, LeftOutCounts()):
         check_pair(pair, evidence)
         assert pair.chosen == evidence.submitted and pair.margin is not None
         assert pair.margin >= settings.margin
@@ -160,7 +160,7 @@ def test_choices_are_among_what_was_shown(
     if evidence is None:
         return
     shown = {c.rle for c in finished.interactions[-1].candidates if c.was_shown}
-    for pair in choice_pairs(evidence, settings, Tally()):
+    for pair in choice_pairs(evidence, settings, LeftOutCounts()):
         check_pair(pair, evidence)
         assert finished.link.how == "region_id"
         assert {pair.chosen, pair.rejected} <= shown and pair.chosen == finished.accepted.rle
@@ -173,8 +173,8 @@ def test_no_two_pairs_of_an_object_have_one_id(finished: FinishedObject) -> None
     evidence = evidence_of(finished)
     if evidence is None:
         return
-    tally = Tally()
-    pairs: list[Any] = [*correction_pairs(evidence, CorrectionSettings(), tally)]
+    tally = LeftOutCounts()
+    pairs: list[Any] = [*correction_pairs(evidence, CorrectionPairSettings(), tally)]
     pairs += choice_pairs(evidence, ChoiceSettings(), tally)
     for step in evidence.steps:
         pairs += outcome_pairs(evidence, step, OutcomeSettings(), tally)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adaptation.album import Album, image_id_of
 from adaptation.journal import (
     ClickRecord,
     InteractionRecord,
@@ -20,6 +19,7 @@ from adaptation.journal import (
     SubmissionRecord,
 )
 from adaptation.masks import Rle, rle_iou
+from adaptation.storage.album import Album, image_id_of
 from tests.adaptation.journal.samples import SIZE, at, interaction, region, submission
 from training.preferences.settings import PreferencesConfig
 

@@ -1,0 +1,102 @@
+"""How much of what a session learned answers a click: none, half or all of it, by evidence.
+
+What helps with an object's first click may hurt with its tenth: the first is a guess at what the
+annotator means, which a session can learn; the tenth corrects a detail, which the base decoder has
+practised on far more objects.  So before anything is learned from a finished object, its prompts
+are asked with none, half and all of the session's differences, and for each stage of an object
+(one click, a few, many) the share is used that has won so far, and none before any has.  Every
+object is judged by weights that have not seen it, so the evidence is that of a held-out object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptation.errors import SettingsError
+from adaptation.learning.adapter import WHOLE, Adapter
+from adaptation.learning.scale_evidence import N_STAGES, SHARES, ScaleEvidence, StageEvidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustSettings:
+    """How evidence is weighed.
+
+    Args:
+        is_on: False answers every click with all that was learned.
+        start: Share that is used while a stage has too little evidence.
+        memory: What an object's evidence keeps of its weight with each later one.
+        least: Objects, weighted so, that a stage needs before its share may leave the start.
+        margin: Mean IoU that a share must win over the frozen decoder to be used.
+        alarm: Mean IoU lost to the frozen decoder over about the last two objects at which a
+            share is not used, whatever came before: an annotator who changes is noticed at once.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    is_on: bool = True
+    start: float = 0.0
+    memory: float = 0.9
+    least: float = 4.5
+    margin: float = 0.0
+    alarm: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 0 < self.memory <= 1:
+            raise SettingsError(f"The memory of trust lies in (0, 1], got {self.memory}.")
+        if not 0 <= self.start <= 1:
+            raise SettingsError(f"The start of trust lies in [0, 1], got {self.start}.")
+
+
+class ScaleSelector:
+    """Evidence of one session, by the stage of an object.
+
+    Args:
+        settings: How it is weighed.
+        adapter: What the session starts from.  Its evidence goes on; its shares are used while
+            there is too little of it, those of the settings where it is the base decoder.
+    """
+
+    def __init__(self, settings: TrustSettings, adapter: Adapter) -> None:
+        own = (settings.start,) * N_STAGES
+        self._settings, self._start = settings, own if adapter.is_base else adapter.shares
+        self.evidence = adapter.evidence
+        """What the objects of this session said."""
+        self.inherited = adapter.inherited
+        """What those of the sessions said that it started from; fades alike."""
+
+    def observe(self, n_clicks: Sequence[int], ious: NDArray[np.float64]) -> None:
+        """Take one object into account; see :meth:`ScaleEvidence.after`."""
+        memory = self._settings.memory
+        self.evidence = self.evidence.after(n_clicks, ious, memory)
+        self.inherited = self.inherited.faded(n_clicks, memory)
+
+    def shares(self) -> tuple[float, ...]:
+        """The share to use in each stage."""
+        if not self._settings.is_on:
+            return WHOLE
+        seen = zip(self.inherited.stages, self.evidence.stages, self._start, strict=True)
+        return tuple(self._share(*stage) for stage in seen)
+
+    def _share(self, inherited: StageEvidence, own: StageEvidence, start: float) -> float:
+        seen = inherited + own
+        if not seen.count or seen.count < self._settings.least:
+            return start
+        gains = seen.gains
+        # What happened lately happened here, if anything did: the alarm is not drowned in the past.
+        lately = own.recent if own.count else inherited.recent
+        gains[np.array(lately) < -self._settings.alarm] = -np.inf
+        best = int(np.argmax(gains))
+        return SHARES[best] if gains[best] > self._settings.margin else SHARES[0]
+
+
+MOST_INHERITED = 10.0
+"""Objects that inherited evidence counts for at most: the next session's own soon outweigh it."""
+
+
+def pooled(of_sessions: Sequence[ScaleEvidence]) -> ScaleEvidence:
+    """What a start inherits from the sessions that it is merged from."""
+    return sum(of_sessions, ScaleEvidence()).at_most(MOST_INHERITED)

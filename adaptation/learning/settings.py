@@ -1,0 +1,62 @@
+"""How a session learns: every value of ``configs/learner.yaml`` and its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from adaptation.learning.adapter_scale import TrustSettings
+from adaptation.learning.guard import GuardSettings
+from adaptation.predictor.click_correction import CorrectionSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerSettings:
+    """How a session learns; ``configs/learner.yaml`` says what each value does.
+
+    Args:
+        subset: Which decoder parameters learn (:data:`adaptation.learning.adapter.SUBSETS`).
+        rank: Matrices learn by products of this rank; 0 lets them learn whole.
+        learning_rate: Adam's.
+        steps: Optimiser steps on a finished object, together with replayed ones.
+        batch: Objects per step.
+        replay: Finished objects that are remembered.
+        lessons: Prompts kept of each object.
+        simulated_share: Share of the prompts in thinking time that are simulated afresh.
+        simulated_clicks: Most clicks of a simulated prompt.
+        erosion_share: Unlabelled band over the square root of the object's area; at least one pixel
+            of the logits' grid.
+        anchor: Weight of the squared distance from the base decoder.
+        iou_weight: Weight of the predicted-IoU error.
+        think_steps: Most steps in one stretch of thinking time.
+        think_patience: Stretches without progress on kept-out objects before thinking stops.
+        keep_out: Every n-th object is kept out of replay, to undo stretches that gain nothing and
+            to tell when to stop.
+        clip: Largest gradient norm.
+        half: Steps run in bfloat16 where the processor has it.
+        correction: How clicks that a mask contradicts are corrected (the fast weights).
+        guard: When not to learn, and when to turn back.
+        trust: How much of what was learned answers a click.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    subset: str = "all"
+    rank: int = 0
+    learning_rate: float = 4e-4
+    steps: int = 8
+    batch: int = 3
+    replay: int = 48
+    lessons: int = 6
+    simulated_share: float = 0.5
+    simulated_clicks: int = 4
+    erosion_share: float = 0.0
+    anchor: float = 0.0
+    iou_weight: float = 0.25
+    think_steps: int = 16
+    think_patience: int = 2
+    keep_out: int = 5
+    clip: float = 1.0
+    half: bool = True
+    correction: CorrectionSettings = field(default_factory=CorrectionSettings)
+    guard: GuardSettings = field(default_factory=GuardSettings)
+    trust: TrustSettings = field(default_factory=TrustSettings)

@@ -1,0 +1,377 @@
+"""A promptable SAM without state: ``embed`` once per image, ``decode`` once per click.
+
+The split is SAM's own (Kirillov et al. 2023): a heavy image encoder that is never trained here,
+and a light prompt encoder and mask decoder.  Nothing is "current": any number of threads may embed
+and decode on one model at once, each with decoder weights of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+
+from adaptation.errors import InputError, ModelError
+from adaptation.models.checkpoints import describe_mismatch
+from adaptation.models.compact.model import CompactPromptEncoder
+from adaptation.models.decoder import DecoderCall
+from adaptation.models.prompts import (
+    EncodedPrompts,
+    check_image,
+    encode_prompts,
+    guide_of,
+    resize_image,
+    resized,
+    signature,
+)
+from adaptation.types import LOGIT_STRIDE, Embedding, MaskPrediction, Prompt, Size, Window
+
+Weights = Mapping[str, Tensor]
+"""Decoder parameters by name."""
+
+
+def digest_of(module: nn.Module) -> str:
+    """First 16 hex digits of the SHA-256 of a module's parameters and buffers, in name order."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        value = tensor.detach().cpu().contiguous()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.view(torch.uint8).numpy().tobytes() if value.dim() else b"")
+        if not value.dim():
+            sha.update(repr(value.item()).encode())
+    return sha.hexdigest()[:16]
+
+
+def digest_of_pixels(image: NDArray[np.uint8]) -> str:
+    """SHA-256 of an image's shape and pixels, in hex."""
+    sha = hashlib.sha256(repr(image.shape).encode())
+    sha.update(np.ascontiguousarray(image).data)
+    return sha.hexdigest()
+
+
+class PromptableSam:
+    """One SAM in memory, shared by every thread and every session.
+
+    Args:
+        sam: segment_anything's model (any of ViT-B/L/H, MobileSAM, the compact one); it is put
+            into evaluation mode and its parameters are frozen.
+        model_id: The catalog's name, kept in every record.
+        encoder_id: Digest of the image encoder where it is known; None computes it.
+    """
+
+    def __init__(self, sam: Sam, model_id: str, encoder_id: str | None = None) -> None:
+        self.sam = sam.eval().requires_grad_(False)
+        self.model_id = model_id
+        self.input_size = int(sam.image_encoder.img_size)
+        self.encoder_id = digest_of(sam.image_encoder) if encoder_id is None else encoder_id
+        self.decoder_id = digest_of(nn.ModuleList([sam.prompt_encoder, sam.mask_decoder]))
+        self._base = {f"decoder.{n}": p for n, p in sam.mask_decoder.named_parameters()}
+        self._image_pe = sam.prompt_encoder.get_dense_pe().detach()
+        self._local = threading.local()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return cast(torch.device, self.sam.device)
+
+    @property
+    def low_res_size(self) -> int:
+        """Side of the square low-resolution logits (256 for SAM)."""
+        return int(4 * self.sam.prompt_encoder.image_embedding_size[0])
+
+    def decoder_parameters(self) -> dict[str, Tensor]:
+        """The base mask decoder's parameters by name; do not write to them."""
+        return {name.removeprefix("decoder."): value for name, value in self._base.items()}
+
+    def with_decoder(self, tensors: Weights) -> PromptableSam:
+        """A model with other decoder weights, which shares both encoders with this one.
+
+        Args:
+            tensors: All parameters of the mask decoder; they are copied.
+
+        Raises:
+            ModelError: Names are missing, unknown or of another shape.
+        """
+        mismatch = describe_mismatch(self.decoder_parameters(), tensors)
+        if mismatch:
+            raise ModelError(
+                f"The weights are of another decoder than {self.model_id}'s: {mismatch}."
+            )
+        memo: dict[int, object] = {
+            id(module): module for module in (self.sam.image_encoder, self.sam.prompt_encoder)
+        }
+        for name, old in self.sam.mask_decoder.named_parameters():
+            new = tensors[name].detach().to(old.device, old.dtype, copy=True).contiguous()
+            memo[id(old)] = nn.Parameter(new, requires_grad=False)
+        sam = copy.deepcopy(self.sam, memo)
+        return PromptableSam(sam, self.model_id, self.encoder_id)
+
+    # Encoding -------------------------------------------------------------------------------
+
+    def embed(self, image: NDArray[np.uint8], image_id: str | None = None) -> Embedding:
+        """Encode one image: slow, once.
+
+        Args:
+            image: ``[H, W, 3]`` uint8, RGB.
+            image_id: The image's digest where the caller knows it already.
+
+        Returns:
+            The embedding, ``[1, C, h, w]`` float32, computed without gradients.
+        """
+        check_image(image)
+        original_size = (int(image.shape[0]), int(image.shape[1]))
+        input_size = resized(original_size, self.input_size)
+        small = resize_image(image, input_size)
+        frame = self._frame(small)
+        with torch.no_grad():
+            features = self.sam.image_encoder(frame).float()
+        return Embedding(
+            features=features,
+            original_size=original_size,
+            input_size=input_size,
+            image_id=digest_of_pixels(image) if image_id is None else image_id,
+            encoder_id=self.encoder_id,
+            guide=torch.from_numpy(guide_of(small, self.input_size // self.low_res_size)),
+        )
+
+    def _frame(self, small: NDArray[np.uint8]) -> Tensor:
+        """Normalise a resized image and pad it with zeros to the model's square input."""
+        pixels = torch.from_numpy(np.array(small)).to(self.device).permute(2, 0, 1).float()
+        normal = (pixels - self.sam.pixel_mean) / self.sam.pixel_std
+        height, width = small.shape[:2]
+        return F.pad(normal, (0, self.input_size - width, 0, self.input_size - height))[None]
+
+    # Decoding -------------------------------------------------------------------------------
+
+    def decode(
+        self,
+        embeddings: Embedding | Sequence[Embedding],
+        prompts: Sequence[Prompt],
+        *,
+        weights: Weights | None = None,
+    ) -> MaskPrediction:
+        """Answer prompts: fast, once per click.  Differentiable; the caller decides ``no_grad``.
+
+        Prompts that differ in their number of clicks, or in having a box or a mask, run in
+        batches of their own, so that a prompt's answer does not depend on its neighbours.
+
+        Args:
+            embeddings: One embedding for all prompts, or one for each.
+            prompts: B prompts, in pixels of the image that each embedding encodes.
+            weights: Decoder parameters that replace the base ones of the same names.
+
+        Raises:
+            InputError: No prompt, or a number of embeddings that fits neither 1 nor B.
+            ModelError: An embedding of another encoder.
+        """
+        per_prompt = self._matched(embeddings, prompts)
+        groups: dict[tuple[int, bool, bool], list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            groups.setdefault(signature(prompt), []).append(index)
+        parts = [
+            self._decode_alike([prompts[i] for i in g], [per_prompt[i] for i in g], weights)
+            for g in groups.values()
+        ]
+        return _in_order(parts, [i for group in groups.values() for i in group])
+
+    @property
+    def reads_windows(self) -> bool:
+        """Whether :meth:`decode_within` works: the compact model's decoder reads any part."""
+        return isinstance(self.sam.prompt_encoder, CompactPromptEncoder)
+
+    def decode_within(
+        self,
+        embedding: Embedding,
+        prompt: Prompt,
+        window: Window,
+        *,
+        weights: Weights | None = None,
+    ) -> MaskPrediction:
+        """Answer one prompt in a part of the frame: cheaper, for learning.  Differentiable.
+
+        The compact model is trained on such parts, so both ways agree, though not exactly: what
+        lies outside of the window is not looked at.
+
+        Args:
+            embedding: Of the whole frame.
+            prompt: In pixels of the image that is encoded; its clicks lie inside the window.
+            window: In pixels of the model's frame.
+            weights: As for :meth:`decode`.
+
+        Returns:
+            The answer of one prompt, with the logits of the window only.
+
+        Raises:
+            ModelError: An embedding of another encoder, or a model that reads whole frames only.
+        """
+        self._matched(embedding, [prompt])
+        encoder = self.sam.prompt_encoder
+        if not isinstance(encoder, CompactPromptEncoder):
+            raise ModelError(f"The model {self.model_id} reads whole frames only.")
+        encoded = _within(encode_prompts([prompt], [embedding], self.device), window)
+        with torch.no_grad():
+            sparse, dense = encoder.encode(encoded.points, encoded.boxes, encoded.masks, window)
+            image_pe = encoder.dense_pe(window)
+        rows, columns = window.grid
+        features = embedding.features[..., rows, columns].to(self.device, torch.float32)
+        return self._predict([prompt], features, image_pe, sparse, dense, weights)
+
+    def _matched(
+        self, embeddings: Embedding | Sequence[Embedding], prompts: Sequence[Prompt]
+    ) -> list[Embedding]:
+        shared = isinstance(embeddings, Embedding)
+        found = [embeddings] * len(prompts) if isinstance(embeddings, Embedding) else embeddings
+        if not prompts or len(found) != len(prompts):
+            got = "one" if shared else len(found)
+            raise InputError(
+                f"decode needs at least one prompt and an embedding for each (or a single one), "
+                f"got {len(prompts)} prompts and {got} embeddings."
+            )
+        for embedding in found:
+            if embedding.encoder_id != self.encoder_id:
+                raise ModelError(
+                    f"The embedding was made by encoder {embedding.encoder_id}, this model has "
+                    f"encoder {self.encoder_id}; encode the image again."
+                )
+        return list(found)
+
+    def _decode_alike(
+        self, prompts: list[Prompt], embeddings: list[Embedding], weights: Weights | None
+    ) -> MaskPrediction:
+        encoded = encode_prompts(prompts, embeddings, self.device)
+        with torch.no_grad():
+            sparse, dense = self.sam.prompt_encoder(encoded.points, encoded.boxes, encoded.masks)
+        features = torch.cat([e.features.to(self.device, torch.float32) for e in embeddings])
+        return self._predict(prompts, features, self._image_pe, sparse, dense, weights)
+
+    def _predict(
+        self,
+        prompts: list[Prompt],
+        features: Tensor,
+        image_pe: Tensor,
+        sparse: Tensor,
+        dense: Tensor,
+        weights: Weights | None,
+    ) -> MaskPrediction:
+        logits, predicted_iou, upscaled = torch.func.functional_call(
+            self._shell(), self._with(weights), (features, image_pe, sparse, dense)
+        )
+        return MaskPrediction(
+            low_res_logits=logits,
+            predicted_iou=predicted_iou,
+            is_ambiguous=torch.tensor([p.is_ambiguous for p in prompts], device=self.device),
+            upscaled=upscaled,
+        )
+
+    def _with(self, weights: Weights | None) -> dict[str, Tensor]:
+        if weights is None:
+            return self._base
+        own = {f"decoder.{name}": value for name, value in weights.items()}
+        unknown = sorted(own.keys() - self._base.keys())
+        if unknown:
+            raise ModelError(
+                f"The decoder has no parameter {unknown[0].removeprefix('decoder.')!r} "
+                f"({len(unknown)} unknown names); the weights belong to another model."
+            )
+        return {**self._base, **own}
+
+    def _shell(self) -> DecoderCall:
+        """This thread's own decoder without weights.
+
+        ``functional_call`` puts the given weights into the module for the time of the call, so
+        two threads may never share a module.  A shell holds structure only (meta tensors).
+        """
+        shell = getattr(self._local, "shell", None)
+        if shell is None:
+            decoder = self.sam.mask_decoder
+            memo = {
+                id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
+                for p in decoder.parameters()
+            }
+            shell = DecoderCall(copy.deepcopy(decoder, memo))
+            self._local.shell = shell
+        return shell
+
+    def compile(self) -> None:
+        """Compile this thread's decoder with `torch.compile`; pays on a GPU, in long runs."""
+        self._shell().compile(dynamic=True)
+
+    # Masks at the original size ---------------------------------------------------------------
+
+    def upscale(self, low_res_logits: Tensor, embedding: Embedding) -> Tensor:
+        """Logits ``[B, T, h, w]`` at the encoded image's size, ``[B, T, H, W]``; differentiable."""
+        return F.interpolate(
+            self._unpadded(low_res_logits, embedding),
+            embedding.original_size,
+            mode="bilinear",
+            align_corners=False,
+        )
+
+    def binary_mask(
+        self, low_res_logits: Tensor, embedding: Embedding, size: Size | None = None
+    ) -> NDArray[np.bool_]:
+        """One mask ``[h, w]`` of logits as a bool array ``[H, W]`` at the encoded image's size.
+
+        Args:
+            low_res_logits: Of one mask.
+            embedding: On which it was decoded.
+            size: (H, W) to draw it at instead, where a coarser mask will do.
+
+        Logits are interpolated as 16-bit integers, which takes a third of the time that floats
+        take and moves no border by more than a small fraction of a pixel.
+        """
+        logits = self._unpadded(low_res_logits.detach()[None, None], embedding)[0, 0]
+        height, width = embedding.original_size if size is None else size
+        values = logits.float().clamp(-32.0, 32.0).cpu().numpy()
+        values *= 32767 / max(float(values.max()), -float(values.min()), 1e-6)
+        steps = np.rint(values, out=values).astype(np.int16)
+        full = cv2.resize(steps, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(full > 0)
+
+    def _unpadded(self, low_res_logits: Tensor, embedding: Embedding) -> Tensor:
+        """Logits at the model's input size with the padding cut off."""
+        height, width = embedding.input_size
+        stride = self.input_size // self.low_res_size
+        # Only the cells that matter, and one more that the last pixels look at.
+        rows, columns = (-(-side // stride) + 1 for side in (height, width))
+        needed = low_res_logits[..., :rows, :columns]
+        size = (stride * needed.shape[-2], stride * needed.shape[-1])
+        framed = F.interpolate(needed, size, mode="bilinear", align_corners=False)
+        return framed[..., :height, :width]
+
+
+def _in_order(parts: list[MaskPrediction], positions: list[int]) -> MaskPrediction:
+    """Join batches whose rows belong at ``positions`` of the whole."""
+    if len(parts) == 1:
+        return parts[0]
+    order = torch.tensor(positions).argsort()
+    return MaskPrediction(
+        low_res_logits=torch.cat([p.low_res_logits for p in parts])[order],
+        predicted_iou=torch.cat([p.predicted_iou for p in parts])[order],
+        is_ambiguous=torch.cat([p.is_ambiguous for p in parts])[order],
+        upscaled=torch.cat([p.upscaled for p in parts])[order],
+    )
+
+
+def _within(encoded: EncodedPrompts, window: Window) -> EncodedPrompts:
+    """Prompts of the whole frame in a part of it."""
+    corner = torch.tensor([window.x, window.y], dtype=torch.float32)
+    points, boxes, masks = encoded.points, encoded.boxes, encoded.masks
+    if points is not None:
+        points = points[0] - corner.to(points[0].device), points[1]
+    if boxes is not None:
+        boxes = boxes - corner.repeat(2).to(boxes.device)
+    if masks is not None:
+        rows, columns = window.pixels(LOGIT_STRIDE)
+        masks = masks[..., rows, columns]
+    return EncodedPrompts(points=points, boxes=boxes, masks=masks)

@@ -1,0 +1,280 @@
+"""A task's image reference -> its pixels and their identity, read as seldom as possible.
+
+A click needs the image's digest (the key of its embedding) and, for a zoom, its pixels.  Reading
+and decoding take longer than answering the click, so both are remembered: digests of many images,
+files and pixels of as many as fit into a number of bytes.  After ``max_age_s`` a file is read
+again, in case it was replaced; unchanged bytes are not decoded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from adaptation.errors import ImageError
+from adaptation.storage.images import DecodedImage, Pixels, decode_image
+from adaptation.types import Size
+from backend.images.sources import public_reference
+
+logger = logging.getLogger(__name__)
+
+MAX_KNOWN = 20_000
+"""References whose digests are remembered; one takes about 500 bytes."""
+
+
+class Source(Protocol):
+    """Where files come from; `backend.images.sources.ImageSource` is the real one."""
+
+    def read(self, image_ref: str, task_id: str) -> bytes:
+        """The encoded file; ImageError where it may not or cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageIdentity:
+    """What an image is, without its pixels.
+
+    Args:
+        digest: SHA-256 of the encoded file, hexadecimal.
+        size: (H, W) of the upright image.
+        media_type: Such as "image/png".
+    """
+
+    digest: str
+    size: Size
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedImage:
+    """An image.
+
+    Args:
+        identity: Its digest, size and kind.
+        pixels: ``[H, W, 3]`` uint8 RGB, upright, shared and read-only: copy before writing.
+        content: The encoded file.
+    """
+
+    identity: ImageIdentity
+    pixels: Pixels
+    content: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the encoded file, hexadecimal."""
+        return self.identity.digest
+
+    @property
+    def size(self) -> Size:
+        """(H, W)."""
+        return self.identity.size
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that it takes."""
+        return self.pixels.nbytes + len(self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    identity: ImageIdentity
+    read_at: float
+
+
+class ImageLoader:
+    """Loads images by reference.  Safe to share between threads.
+
+    Threads that ask for the same image at once wait for one download; two images are decoded at
+    once at most, since each may take hundreds of megabytes.
+
+    Args:
+        source: Where the files come from.
+        max_pixels: Largest width times height.
+        cache_bytes: Memory for images, decoded and as files.
+        max_age_s: Seconds after which a file is read again.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        max_pixels: int = 100_000_000,
+        cache_bytes: int = 256 << 20,
+        max_age_s: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._max_pixels = max_pixels
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known_lock = threading.Lock()
+        self._images = _ImageCache(cache_bytes)
+        self._in_turn = _KeyedLocks()
+        self._decode_slots = threading.BoundedSemaphore(2)
+
+    def identify(self, image_ref: str, task_id: str) -> ImageIdentity:
+        """The digest and size; reads the file only if it was not read lately.
+
+        Raises:
+            ImageError: The image may not or cannot be read or decoded.
+        """
+        known = self._fresh(_key(image_ref, task_id))
+        return known or self.load(image_ref, task_id).identity
+
+    def load(self, image_ref: str, task_id: str) -> LoadedImage:
+        """The pixels, from memory where they are there.
+
+        Args:
+            image_ref: As it stands in the task's data.
+            task_id: The task's number in Label Studio.
+
+        Raises:
+            ImageError: The image may not or cannot be read or decoded.
+        """
+        key = _key(image_ref, task_id)
+        with self._in_turn.hold(key):
+            identity = self._fresh(key)
+            kept = self._images.get(identity.digest) if identity else None
+            return kept or self._read(key, image_ref, task_id)
+
+    def file(self, identity: ImageIdentity, image_ref: str, task_id: str) -> bytes:
+        """The encoded file of an image that was identified, read again where it left the memory.
+
+        Raises:
+            ImageError: It cannot be read any more, or was replaced meanwhile.
+        """
+        kept = self.file_in_memory(identity)
+        content = kept or self._source.read(image_ref, task_id)
+        if kept is None and hashlib.sha256(content).hexdigest() != identity.digest:
+            raise ImageError("The image was replaced after it was clicked on.")
+        return content
+
+    def file_in_memory(self, identity: ImageIdentity) -> bytes | None:
+        """The encoded file, if it is at hand."""
+        kept = self._images.get(identity.digest)
+        return None if kept is None else kept.content
+
+    def _fresh(self, key: str) -> ImageIdentity | None:
+        with self._known_lock:
+            known = self._known.get(key)
+            if known is None or self._clock() - known.read_at > self._max_age_s:
+                return None
+            self._known.move_to_end(key)
+            return known.identity
+
+    def _read(self, key: str, image_ref: str, task_id: str) -> LoadedImage:
+        started = time.perf_counter()
+        content = self._source.read(image_ref, task_id)
+        image = self._decoded(hashlib.sha256(content).hexdigest(), content)
+        self._remember(key, image.identity)
+        elapsed_ms = 1000 * (time.perf_counter() - started)
+        shown = public_reference(image_ref)
+        logger.info("read image %s of task %s in %.0f ms", shown, task_id, elapsed_ms)
+        return image
+
+    def _decoded(self, digest: str, content: bytes) -> LoadedImage:
+        kept = self._images.get(digest)
+        if kept is not None:
+            return kept
+        with self._decode_slots:
+            decoded = decode_image(content, max_pixels=self._max_pixels)
+        identity = _identity(digest, decoded)
+        image = LoadedImage(identity=identity, pixels=decoded.pixels, content=content)
+        self._images.put(image)
+        return image
+
+    def _remember(self, key: str, identity: ImageIdentity) -> None:
+        with self._known_lock:
+            self._known[key] = _Known(identity, self._clock())
+            self._known.move_to_end(key)
+            while len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+
+
+class _ImageCache:
+    """Images by digest; those not used for longest leave first.
+
+    An image larger than the whole cache is not kept.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._n_bytes = 0
+        self._entries: OrderedDict[str, LoadedImage] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, digest: str) -> LoadedImage | None:
+        with self._lock:
+            image = self._entries.get(digest)
+            if image is not None:
+                self._entries.move_to_end(digest)
+            return image
+
+    def put(self, image: LoadedImage) -> None:
+        n_bytes = image.n_bytes
+        with self._lock:
+            if image.digest in self._entries or n_bytes > self._max_bytes:
+                return
+            self._entries[image.digest] = image
+            self._n_bytes += n_bytes
+            while self._n_bytes > self._max_bytes:
+                _, oldest = self._entries.popitem(last=False)
+                self._n_bytes -= oldest.n_bytes
+
+
+class _KeyedLocks:
+    """One lock a key, kept only while somebody holds or awaits it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[threading.Lock, int]] = {}
+
+    @contextmanager
+    def hold(self, key: str) -> Iterator[None]:
+        with self._lock:
+            lock, n_users = self._held.get(key, (threading.Lock(), 0))
+            self._held[key] = (lock, n_users + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                lock, n_users = self._held[key]
+                if n_users == 1:
+                    del self._held[key]
+                else:
+                    self._held[key] = (lock, n_users - 1)
+
+
+def _key(image_ref: str, task_id: str) -> str:
+    """References may be megabytes long (``data:``), and the same one differs between tasks."""
+    return hashlib.sha256(f"{task_id}\0{image_ref}".encode(errors="surrogatepass")).hexdigest()
+
+
+def _identity(digest: str, decoded: DecodedImage) -> ImageIdentity:
+    height, width = decoded.pixels.shape[:2]
+    return ImageIdentity(digest=digest, size=(height, width), media_type=decoded.media_type)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskImage:
+    """An image as a task refers to it."""
+
+    project_id: str
+    task_id: str
+    image_ref: str
+
+    @property
+    def name(self) -> str:
+        """A name that may be logged: no credentials, no content, and still unique."""
+        digest = hashlib.sha256(self.image_ref.encode(errors="replace")).hexdigest()[:8]
+        shown = public_reference(self.image_ref)
+        return f"project {self.project_id} task {self.task_id} {shown} ({digest})"

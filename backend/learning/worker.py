@@ -1,0 +1,209 @@
+"""Sessions that learn behind the replies: one background thread, many sessions, clicks first.
+
+A click is answered with its session's weights as they stand; nothing slow happens on its way.
+Finished masks are taught on a thread of their own, which stands still while any click is at work
+and, when nothing is left to teach, uses the annotators' thinking time.  A session with nothing to
+gain costs nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from adaptation.errors import StropError
+from adaptation.journal import Journal, Link, SubmissionRecord
+from adaptation.learning.settings import LearnerSettings
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.interactive import WeightsAt
+from adaptation.predictor.zoom import View
+from adaptation.storage.album import Album
+from adaptation.types import Embedding
+from backend.embeddings.encoder import Encoder
+from backend.images.loader import ImageIdentity, TaskImage
+from backend.learning.manager import OnlineOptions, SessionManager
+from backend.threads import lower_priority
+
+logger = logging.getLogger(__name__)
+
+LEARNING_NICENESS = 19
+"""Of the thread that learns: a click that comes in the middle of a computation takes its core."""
+
+MAX_IMAGES = 256
+"""Images of the last clicks of which it is known where they are read from."""
+
+
+class OnlineLearning:
+    """A :class:`~backend.learning.interface.Learning`, one learner a session.  Thread-safe.
+
+    Args:
+        sam: The shared model.
+        encoder: Gives embeddings of the objects that are replayed.
+        journal: Where everything that moves a session goes.
+        settings: How sessions learn.
+        options: How sessions are kept.
+        album: Images that were clicked on before.
+    """
+
+    def __init__(
+        self,
+        sam: PromptableSam,
+        encoder: Encoder,
+        journal: Journal,
+        settings: LearnerSettings,
+        options: OnlineOptions,
+        album: Album,
+    ) -> None:
+        self._images = KnownImages(encoder, album)
+        self._at_work, self._n_due = 0, 1  # the first thing due is what was missed
+        self._quiet = threading.Condition()
+        self._due: queue.SimpleQueue[tuple[SubmissionRecord, Sequence[Link]] | None]
+        self._due = queue.SimpleQueue()
+        self._is_stopping = threading.Event()
+        self._manager = SessionManager(
+            sam, journal, settings, options, self._images.embed, self._wait_for_quiet
+        )
+        self._n_threads = torch.get_num_threads()
+        self._thread = threading.Thread(target=self._run, name="learning", daemon=True)
+        self._thread.start()
+
+    # On the way of a click ---------------------------------------------------------------------
+
+    @contextmanager
+    def click(self) -> Iterator[None]:
+        """Learning stands still inside."""
+        with self._quiet:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._quiet:
+                self._at_work -= 1
+                self._quiet.notify_all()
+
+    def weights(self, project_id: str, label: str, task_id: str) -> tuple[WeightsAt, str]:
+        """The session's weights as they stand, and their version."""
+        return self._manager.weights(project_id, label, task_id)
+
+    def clicked(self, image: TaskImage, identity: ImageIdentity) -> None:
+        """Remember where the image came from; returns at once."""
+        self._images.seen(image, identity)
+
+    # Behind the reply --------------------------------------------------------------------------
+
+    def finished(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
+        """Teach the session, or make it forget; returns at once."""
+        with self._quiet:
+            self._n_due += 1
+        self._due.put((submission, links))
+
+    def stop(self, timeout_s: float) -> None:
+        """End learning; what was not taught yet is taught at the next start."""
+        self._is_stopping.set()
+        self._due.put(None)
+        with self._quiet:
+            self._quiet.notify_all()
+        self._thread.join(timeout_s)
+
+    def idle(self) -> bool:
+        """Whether nothing is left to teach, and nobody thinks."""
+        with self._quiet:
+            return self._n_due == 0 and self._manager.is_at_rest()
+
+    def _run(self) -> None:
+        torch.set_num_threads(self._n_threads)
+        lower_priority(LEARNING_NICENESS)
+        self._guarded("take up what was missed", self._take_up)
+        self._done()
+        while not self._is_stopping.is_set():
+            try:
+                lesson = self._due.get(block=not self._merge_or_train_idle())
+            except queue.Empty:
+                continue
+            if lesson is not None:
+                self._learn(*lesson)
+                self._done()
+
+    def _done(self) -> None:
+        with self._quiet:
+            self._n_due -= 1
+
+    def _take_up(self) -> None:
+        """What was missed since the last object that was taught."""
+        self._guarded("make sessions again", self._manager.rebuild_missing)
+        for work in self._manager.take_up():
+            if self._is_stopping.is_set():
+                return
+            self._guarded("learn what was missed", work)
+
+    def _learn(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
+        what = f"learn from annotation {submission.annotation_id}"
+        if submission.event != "created":
+            self._guarded(what, lambda: self._manager.unlearn(submission.annotation_id))
+        if submission.event == "deleted" or submission.was_cancelled:
+            return
+        for link in links:
+            self._guarded(what, lambda link=link: self._manager.train_on(submission, link))  # type: ignore[misc]
+
+    def _merge_or_train_idle(self) -> bool:
+        """Make a start that is due, or think a stretch; False when nothing is left to gain."""
+        if self._is_stopping.is_set():
+            return False
+        self._wait_for_quiet()
+        if self._guarded("make a new start of what sessions learned", self._manager.merge):
+            return True
+        return self._guarded("think", lambda: self._manager.train_idle(self._is_wanted_elsewhere))
+
+    def _guarded(self, what: str, work: Callable[[], object]) -> bool:
+        """Nothing that goes wrong with one object may end learning; the log says so."""
+        try:
+            return bool(work())
+        except StropError as error:
+            logger.warning("could not %s: %s", what, error)
+        except Exception:
+            logger.exception("could not %s", what)
+        return False
+
+    def _is_wanted_elsewhere(self) -> bool:
+        with self._quiet:
+            return self._at_work > 0 or not self._due.empty() or self._is_stopping.is_set()
+
+    def _wait_for_quiet(self) -> None:
+        with self._quiet:
+            self._quiet.wait_for(lambda: self._at_work == 0 or self._is_stopping.is_set())
+
+
+class KnownImages:
+    """Embeddings of images by their digest: from the cache, the album, or where a click found them.
+
+    Args:
+        encoder: Makes them.
+        album: Looked into first.
+    """
+
+    def __init__(self, encoder: Encoder, album: Album) -> None:
+        self._encoder, self._album = encoder, album
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[str, tuple[TaskImage, ImageIdentity]] = OrderedDict()
+
+    def seen(self, image: TaskImage, identity: ImageIdentity) -> None:
+        """Remember where an image is read from."""
+        with self._lock:
+            self._seen[identity.digest] = (image, identity)
+            self._seen.move_to_end(identity.digest)
+            while len(self._seen) > MAX_IMAGES:
+                self._seen.popitem(last=False)
+
+    def embed(self, image_id: str, view: View) -> Embedding:
+        """The embedding of a view; ImageError where nobody has the image any more."""
+        with self._lock:
+            seen = self._seen.get(image_id)
+        if seen is None or self._album.path(image_id) is not None:
+            return self._encoder.embed_from(self._album, image_id, view)
+        return self._encoder.embed(*seen, view)

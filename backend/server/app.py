@@ -1,0 +1,112 @@
+"""The Flask application: routes, password, limits, and what becomes of errors."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import logging
+import secrets
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from adaptation.errors import ImageError, InputError, ModelError, StoreError, StropError
+from backend.label_studio.client import LabelStudioError
+from backend.server import routes
+from backend.service.service import BusyError, SegmentationService
+from backend.settings import Settings
+from backend.wiring import build_service
+
+logger = logging.getLogger(__name__)
+
+STATUS_CODES: dict[type[StropError], int] = {
+    ImageError: 422,
+    InputError: 400,
+    ModelError: 500,
+    StoreError: 503,
+    BusyError: 503,
+    LabelStudioError: 502,
+}
+"""The first entry that an error is an instance of counts; other errors are 500."""
+
+HTTP_MESSAGES = {
+    404: "There is no such route: Label Studio calls /health, /setup, /predict and /webhook.",
+    405: "This route does not take that method.",
+    413: "The request is too large: raise server.max_request_mb if it should not be.",
+}
+
+
+def create_app(settings: Settings, service: SegmentationService | None = None) -> Flask:
+    """Make the application.
+
+    Args:
+        settings: Of the server; the rest of them only where no service is given.
+        service: The service behind the routes, or None to build it (which loads the model).
+    """
+    app = Flask("strop", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = int(settings.server.max_request_mb * 1e6)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.extensions["strop"] = build_service(settings) if service is None else service
+    app.register_blueprint(routes.blueprint)
+    if settings.basic_auth is not None:
+        app.before_request(_PasswordCheck(*settings.basic_auth))
+    app.register_error_handler(StropError, _known_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _unknown_error)
+    return app
+
+
+class _PasswordCheck:
+    """Demands basic auth of every request, in constant time.
+
+    Args:
+        username: The name.
+        password: The password.
+    """
+
+    def __init__(self, username: str, password: str) -> None:
+        self._expected = f"{username}:{password}".encode()
+
+    def __call__(self) -> Response | None:
+        given = _basic_credentials(request.headers.get("Authorization", ""))
+        if hmac.compare_digest(given, self._expected):
+            return None
+        refusal = jsonify(error="This backend wants a user name and a password (basic auth).")
+        refusal.status_code = 401
+        refusal.headers["WWW-Authenticate"] = 'Basic realm="strop", charset="UTF-8"'
+        return refusal
+
+
+def _basic_credentials(header: str) -> bytes:
+    """``name:password`` of an Authorization header; empty where there is none."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return b""
+    try:
+        return base64.b64decode(encoded.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def status_of(error: StropError) -> int:
+    """The HTTP status that a deliberate error becomes."""
+    return next((code for kind, code in STATUS_CODES.items() if isinstance(error, kind)), 500)
+
+
+def _known_error(error: StropError) -> tuple[Response, int]:
+    code = status_of(error)
+    logger.warning("%s %s: %d %s", request.method, request.path, code, error)
+    return jsonify(error=str(error)), code
+
+
+def _http_error(error: HTTPException) -> tuple[Response, int]:
+    code = error.code or 500
+    logger.warning("%s %s: %d %s", request.method, request.path, code, error.name)
+    return jsonify(error=HTTP_MESSAGES.get(code, f"{error.name}.")), code
+
+
+def _unknown_error(error: Exception) -> tuple[Response, int]:
+    number = secrets.token_hex(4)
+    logger.error("%s %s failed, id=%s", request.method, request.path, number, exc_info=error)
+    return jsonify(error=f"Internal error: see the server's log, id={number}."), 500

@@ -1,0 +1,134 @@
+"""gunicorn around the application: one worker process with threads, the model loaded inside it.
+
+torch's threads do not survive a fork, so the parent process only imports, listens and watches; the
+worker loads the model, and the port answers from then on.  A worker that dies is started anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, NoReturn, Protocol, cast
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.errors import AppImportError
+from gunicorn.glogging import Logger
+
+from adaptation.errors import StropError
+from backend.server.app import create_app
+from backend.server.ports import address, check_port
+from backend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LOAD_TIMEOUT_S = 300
+"""A worker that has not loaded its model by then is started anew."""
+
+CLOSE_TIMEOUT_S = 10
+"""After the requests in flight, this long for what happens behind them."""
+
+FAILED_TO_LOAD = (3, 4)
+"""gunicorn's exit codes for a worker that cannot start."""
+
+
+class _Worker(Protocol):
+    cfg: Any
+    app: GunicornApplication
+
+
+class _PropagatingLogger(Logger):
+    """Hands gunicorn's events to the root logger instead of writing its own format."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg, self.error_log.propagate = cfg, True
+        self.error_log.setLevel(logging.WARNING)
+
+
+class GunicornApplication(BaseApplication):
+    """gunicorn, set up by Strop's settings alone: it reads no file and no environment.
+
+    Args:
+        settings: Of the server, and of everything that the worker builds.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Translate the settings."""
+        server = self._settings.server
+        options: dict[str, object] = {
+            "bind": address(server.host, server.port),
+            "worker_class": "gthread",
+            "workers": 1,
+            "threads": server.threads,
+            "timeout": LOAD_TIMEOUT_S,
+            "graceful_timeout": server.graceful_timeout_s + CLOSE_TIMEOUT_S,
+            "post_fork": _shorten_grace,
+            "worker_exit": _close_service,
+            "logger_class": _PropagatingLogger,
+            "proc_name": "strop",
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:  # the control socket is new in gunicorn 25
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """Build the WSGI application, in the worker.
+
+        Raises:
+            AppImportError: With the message of the deliberate error behind it.
+        """
+        try:
+            app = create_app(self._settings)
+        except StropError as error:
+            raise AppImportError(f"strop: {error}") from error
+        host, port = self._settings.server.host, self._settings.server.port
+        logger.info("ready on http://%s", address(host, port))
+        return app
+
+
+def serve(settings: Settings) -> NoReturn:
+    """Serve until a signal stops it, and end the process with an exit code.
+
+    Raises:
+        SettingsError: The port is taken.
+    """
+    check_port(settings.server.host, settings.server.port)
+    parent = os.getpid()
+    try:
+        GunicornApplication(settings).run()
+    except SystemExit as stop:
+        if os.getpid() != parent:  # the worker ends here too, and gunicorn reads its exit code
+            raise
+        code = stop.code if isinstance(stop.code, int) else 1
+        _end_at_once(2 if code in FAILED_TO_LOAD else code)
+    _end_at_once(0)
+
+
+def _shorten_grace(server: Any, worker: _Worker) -> None:
+    """The worker stops waiting for requests before the parent stops waiting for the worker."""
+    worker.cfg.set("graceful_timeout", server.cfg.graceful_timeout - CLOSE_TIMEOUT_S)
+
+
+def _close_service(server: Any, worker: _Worker) -> None:
+    """Close what the worker holds, and end it there and then."""
+    app = cast(Flask | None, worker.app.callable)
+    if app is None:  # it did not load: gunicorn's exit code tells so
+        return
+    app.extensions["strop"].close(CLOSE_TIMEOUT_S / 2)
+    logger.info("stopped")
+    _end_at_once(0)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End the process.
+
+    The interpreter's own way out would take torch apart for seconds, and wait for the threads of
+    requests that were given up.
+    """
+    logging.shutdown()
+    os._exit(code)

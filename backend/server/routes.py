@@ -1,0 +1,63 @@
+"""The routes that Label Studio calls: each one hands its JSON to the service, and no more."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from flask import Blueprint, current_app, request
+
+from adaptation.errors import ProtocolError
+from backend.service.service import SegmentationService
+
+blueprint = Blueprint("strop", __name__)
+
+Reply = dict[str, Any]
+
+
+def _service() -> SegmentationService:
+    return cast(SegmentationService, current_app.extensions["strop"])
+
+
+def _body() -> object:
+    """The request's JSON, whatever its content type says.
+
+    Raises:
+        ProtocolError: It is not JSON.
+    """
+    try:
+        return json.loads(request.get_data(cache=False))
+    except (ValueError, RecursionError):
+        raise ProtocolError("The request's body must be JSON, and it is not.") from None
+
+
+@blueprint.get("/")
+@blueprint.get("/health")
+def health() -> Reply:
+    """Answered while everything else computes; the port is open only once the model is loaded."""
+    return {"status": "UP", "model_version": _service().model_version}
+
+
+@blueprint.post("/setup")
+def setup() -> Reply:
+    """A project was connected, or its list of models was opened."""
+    return _service().setup(_body())
+
+
+@blueprint.post("/predict")
+def predict() -> Reply:
+    """A click, an opened task, or a batch of tasks."""
+    return _service().predict(_body())
+
+
+@blueprint.post("/webhook")
+def webhook() -> Reply:
+    """An annotation was submitted, changed or deleted, or something else happened."""
+    _service().webhook(_body())
+    return {"status": "ok"}
+
+
+@blueprint.get("/versions")
+def versions() -> Reply:
+    """The one version that answers."""
+    return {"versions": [_service().model_version]}

@@ -1,0 +1,1 @@
+"""What happens at a click and at a submission, without HTTP."""

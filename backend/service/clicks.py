@@ -1,0 +1,327 @@
+"""The way of a click: combined with its box, in its object's turn, decoded, kept, rendered.
+
+At most one request of an object is at work.  A request that waits while a later one with at least
+the same clicks waits too is never computed: Label Studio shows the newest answer and ignores the
+others.  It is answered with no mask, and kept in the journal as what it is, a prompt.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from adaptation.errors import InputError
+from adaptation.journal import Journal
+from adaptation.journal.records import utc_now
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.interactive import Answer, InteractivePredictor
+from adaptation.predictor.zoom import View
+from adaptation.types import Embedding, Size
+from backend.embeddings.encoder import Encoder
+from backend.embeddings.prefetch import Prefetcher
+from backend.images.album_writer import AlbumWriter
+from backend.images.loader import TaskImage
+from backend.learning.interface import Learning
+from backend.protocol import (
+    AnswerStyle,
+    Clicked,
+    OfferedMask,
+    PredictRequest,
+    check_image_size,
+    new_request_id,
+    render_answer,
+    render_nothing,
+)
+from backend.service.prompt_state import CombinedPrompt, DrawnBoxes, ObjectKey, ObjectStates, Place
+from backend.service.records import (
+    ClickJob,
+    ClickResult,
+    DrawnMask,
+    Outcome,
+    compressed,
+    interaction_record,
+)
+from backend.service.request_queue import NewestWinsQueue, Slots
+from backend.service.stopwatch import Stopwatch
+
+logger = logging.getLogger(__name__)
+
+DRAFT_PIXELS = 1_000_000
+"""Masks that are kept but not shown are drawn at this many pixels of their view at most, and then
+enlarged: their borders are a pixel or two off in an image of a dozen megapixels, where one logit
+covers forty pixels, and a click is answered in three quarters of the time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClickOptions:
+    """How clicks are answered.
+
+    Args:
+        max_clicks: Clicks on one object; more are refused.
+        alternatives: Masks offered at an object's first click.
+        decodes: Clicks computed at once.
+        style: How masks are rendered.
+    """
+
+    max_clicks: int = 500
+    alternatives: int = 1
+    decodes: int = 2
+    style: AnswerStyle = AnswerStyle()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptState:
+    """What is remembered of the objects in work.
+
+    Args:
+        states: Their last masks.
+        boxes: Their boxes.
+    """
+
+    states: ObjectStates
+    boxes: DrawnBoxes
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Forget a task's objects."""
+        self.states.forget_task(project_id, task_id)
+        self.boxes.forget_task(project_id, task_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ServedModel:
+    """What answers clicks: a base decoder and what is learned upon it, replaced as a whole.
+
+    Args:
+        interaction: The click path, with its model.
+        learning: Gives weights for that model and learns.
+    """
+
+    interaction: InteractivePredictor
+    learning: Learning
+
+    @property
+    def sam(self) -> PromptableSam:
+        """The model."""
+        return self.interaction.sam
+
+    @property
+    def version(self) -> str:
+        """Name and digest of the model: "compact-0a1b2c3d"."""
+        return f"{self.sam.model_id}-{self.sam.decoder_id[:8]}"
+
+
+class ClickHandler:
+    """Answers clicks.  Safe to share between threads.
+
+    Args:
+        served: What answers; a click is answered by what is served when it arrives.
+        encoder: Gives embeddings of tasks' images.
+        journal: Where every click goes before it is answered.
+        memory: Of the objects in work.
+        ahead: Encodes the next view; None: nothing is encoded ahead.
+        link_late: Called when a click came to the journal after the submission of its mask.
+        keeper: Keeps the images that were clicked on; None: they are not kept.
+        options: How clicks are answered.
+    """
+
+    def __init__(
+        self,
+        *,
+        served: ServedModel,
+        encoder: Encoder,
+        journal: Journal,
+        memory: PromptState,
+        ahead: Prefetcher | None,
+        link_late: Callable[[], None],
+        keeper: AlbumWriter | None,
+        options: ClickOptions,
+    ) -> None:
+        self.served = served
+        """Replaced as a whole: clicks in work finish with what they began with."""
+        self._encoder, self._journal = encoder, journal
+        self._memory, self._ahead = memory, ahead
+        self._link_late, self._keeper, self._options = link_late, keeper, options
+        self._turns, self._slots = NewestWinsQueue(), Slots(options.decodes)
+
+    def answer(self, request: PredictRequest, clicked: Clicked, watch: Stopwatch) -> dict[str, Any]:
+        """Answer a click with masks, or one that nobody wants answered any more with none.
+
+        Raises:
+            StropError: The labeling config has no control for a mask, the image cannot be read,
+                the clicks do not fit it, or a store fails.
+        """
+        style = self._options.style
+        request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
+        served = self.served
+        with served.learning.click():
+            job = self._job(clicked, watch)
+            result = self._in_turn(served, job, watch)
+            with watch.stage("render"):
+                if result is None:
+                    rendered = render_nothing(request, served.version)
+                else:
+                    rendered = self._render(request, job, result, served.version)
+        if result is not None:
+            self._follow_up(served, job, result)
+        _log(job, result, watch)
+        return rendered
+
+    # What is asked -------------------------------------------------------------------------------
+
+    def _job(self, clicked: Clicked, watch: Stopwatch) -> ClickJob:
+        arrived_at = utc_now()
+        n_clicks, most = len(clicked.clicks), self._options.max_clicks
+        if n_clicks > most:
+            raise InputError(f"An object takes at most {most} clicks, got {n_clicks}.")
+        task = clicked.task
+        image = TaskImage(
+            project_id=task.project_id, task_id=task.task_id, image_ref=clicked.image_ref
+        )
+        with watch.stage("image"):
+            identity = self._encoder.identify(image)
+        check_image_size(clicked, identity.size)
+        place = Place(task.project_id, task.task_id, clicked.to_name, clicked.label)
+        prompt = self._combined(place, clicked)
+        return ClickJob(
+            request_id=new_request_id(),
+            arrived_at=arrived_at,
+            key=ObjectKey(place, prompt.object_id),
+            prompt=prompt,
+            image=image,
+            identity=identity,
+        )
+
+    def _combined(self, place: Place, clicked: Clicked) -> CombinedPrompt:
+        boxes = self._memory.boxes
+        if clicked.box is not None:
+            return boxes.with_box(place, clicked.box.region_id, clicked.box.box)
+        return boxes.with_clicks(place, tuple((c.region_id, c.click) for c in clicked.clicks))
+
+    # What is answered ----------------------------------------------------------------------------
+
+    def _in_turn(self, served: ServedModel, job: ClickJob, watch: Stopwatch) -> ClickResult | None:
+        """Compute and keep the answer when the object's turn comes; None if there is none."""
+        with ExitStack() as turn:
+            with watch.stage("turn"):
+                is_wanted = turn.enter_context(self._turns.take(job.key, job.prompt.ids))
+            outcome = _outcome(job, is_wanted)
+            result = self._compute(served, job, watch) if outcome == "answered" else None
+            record = interaction_record(job, served.sam, watch, outcome, result)
+            with watch.stage("journal"):
+                receipt = self._journal.append_interaction(record)
+            if result is not None:
+                self._memory.states.put(job.key, result.answer.state, served.sam.decoder_id)
+        if receipt.needs_link:
+            self._link_late()
+        return result
+
+    def _compute(self, served: ServedModel, job: ClickJob, watch: Stopwatch) -> ClickResult:
+        clicks, box = job.prompt.points, job.prompt.rectangle
+        place = job.key.place
+        weights, version = served.learning.weights(place.project_id, place.label, place.task_id)
+        state = self._memory.states.before(job.key, clicks, box, served.sam.decoder_id)
+
+        def encode(view: View) -> Embedding:
+            with watch.stage("embedding"), self._slots.lent():
+                return self._encoder.embed(job.image, job.identity, view)
+
+        with ExitStack() as slot:
+            with watch.stage("slot"):
+                slot.enter_context(self._slots.held())
+            with watch.stage("decode"):
+                answer = served.interaction.resume(
+                    encode, job.identity.size, clicks, box, state, weights
+                )
+            with watch.stage("masks"):
+                return self._result(served, job, answer, version)
+
+    def _result(
+        self, served: ServedModel, job: ClickJob, answer: Answer, version: str
+    ) -> ClickResult:
+        is_first = len(job.prompt.clicks) == 1 and job.prompt.box is None
+        n_shown = self._options.alternatives if is_first else 1
+        return ClickResult(
+            answer=answer,
+            # One after the other: large arrays that are not shown make room for the next.
+            candidates=tuple(
+                _drawn(served.interaction, answer, token, is_shown=index < n_shown)
+                for index, token in enumerate(answer.candidate_tokens())
+            ),
+            adapter_version=version,
+        )
+
+    def _render(
+        self, request: PredictRequest, job: ClickJob, result: ClickResult, version: str
+    ) -> dict[str, Any]:
+        return render_answer(
+            request,
+            [
+                OfferedMask(mask=drawn.shown, score=drawn.predicted_iou)
+                for drawn in result.candidates
+                if drawn.shown is not None
+            ],
+            request_id=job.request_id,
+            model_version=version,
+            style=self._options.style,
+        )
+
+    # What comes of it ----------------------------------------------------------------------------
+
+    def _follow_up(self, served: ServedModel, job: ClickJob, result: ClickResult) -> None:
+        """Start what runs behind the reply, when nothing is left to compute for it."""
+        self._look_ahead(served, job, result.answer)
+        served.learning.clicked(job.image, job.identity)
+        if self._keeper is not None:
+            self._keeper.clicked(job.image, job.identity)
+
+    def _look_ahead(self, served: ServedModel, job: ClickJob, answer: Answer) -> None:
+        if self._ahead is None:
+            return
+        view = served.interaction.next_view(answer)
+        if view != answer.view:
+            self._ahead.next_view(job.image, job.identity, view)
+
+
+def _drawn(
+    interaction: InteractivePredictor, answer: Answer, token: int, *, is_shown: bool
+) -> DrawnMask:
+    size = answer.view.size if is_shown else _draft_size(answer.view.size)
+    in_view = interaction.mask_in_view(answer, token, size)
+    return DrawnMask(
+        token=token,
+        predicted_iou=float(answer.prediction.predicted_iou[0, token]),
+        rle=compressed(in_view, answer),
+        shown=answer.pasted(in_view) if is_shown else None,
+    )
+
+
+def _draft_size(size: Size) -> Size:
+    """(H, W) at which a mask that nobody will see is drawn: no more than `DRAFT_PIXELS`."""
+    shrink = max(1.0, math.sqrt(size[0] * size[1] / DRAFT_PIXELS))
+    return max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink))
+
+
+def _outcome(job: ClickJob, is_wanted: bool) -> Outcome:
+    if not job.prompt.is_answerable:
+        return "nothing positive"
+    return "answered" if is_wanted else "superseded"
+
+
+def _log(job: ClickJob, result: ClickResult | None, watch: Stopwatch) -> None:
+    place = job.key.place
+    logger.info(
+        "click %s: project %s task %s label %s object %s clicks %d box %s: %s in %s",
+        job.request_id,
+        place.project_id,
+        place.task_id,
+        place.label,
+        job.key.object_id,
+        len(job.prompt.clicks),
+        "yes" if job.prompt.box is not None else "no",
+        "no mask" if result is None else f"predicted IoU {result.answer.predicted_iou:.3f}",
+        watch,
+    )

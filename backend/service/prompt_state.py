@@ -1,0 +1,233 @@
+"""What is remembered of the objects that are being clicked on, in bounded memory.
+
+A click carries no user and no session, only points: an object is known by where it is (project,
+task, image, label) and by the id of its first click.  Everything here is a shortcut: what was
+forgotten is made again from the clicks of the next request.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from adaptation.predictor.interactive import ObjectState
+from adaptation.types import Box, Click
+
+KEPT_STATES = 3
+"""States kept of one object: the newest, and those that a moved or repeated click goes back to."""
+
+NEAR_BOX = 0.25
+"""A click belongs to a box when it lies within this share of the box's longer side around it."""
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where objects are drawn: one label on one image of one task."""
+
+    project_id: str
+    task_id: str
+    to_name: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectKey:
+    """One object: its place, and the id of its first click or of its box."""
+
+    place: Place
+    object_id: str
+
+
+@dataclass(slots=True)
+class _Kept:
+    states: tuple[tuple[str, ObjectState], ...]
+    used_at: float
+
+
+class ObjectStates:
+    """The last states of the objects in work, least recently used ones forgotten.  Thread-safe.
+
+    Args:
+        max_objects: Objects remembered at most.
+        ttl_s: Seconds after which an untouched object is forgotten.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, *, max_objects: int, ttl_s: float, clock: Clock = time.monotonic) -> None:
+        self._max_objects, self._ttl_s, self._clock = max_objects, ttl_s, clock
+        self._kept: OrderedDict[ObjectKey, _Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            self._expire()
+            return len(self._kept)
+
+    def before(
+        self, key: ObjectKey, clicks: tuple[Click, ...], box: Box | None, decoder_id: str = ""
+    ) -> ObjectState | None:
+        """The most advanced state that these clicks go on from, or None.
+
+        A state of another base decoder is none: its clicks are answered anew.
+        """
+        with self._lock:
+            self._expire()
+            kept = self._kept.get(key)
+            states = kept.states if kept is not None else ()
+        fitting = [
+            state for maker, state in states if maker == decoder_id and state.precedes(clicks, box)
+        ]
+        return max(fitting, key=lambda state: len(state.clicks), default=None)
+
+    def put(self, key: ObjectKey, state: ObjectState, decoder_id: str = "") -> None:
+        """Remember the newest state of an object, and which base decoder made it."""
+        with self._lock:
+            old = self._kept.pop(key, None)
+            states = ((decoder_id, state), *(old.states if old is not None else ()))
+            self._kept[key] = _Kept(states[:KEPT_STATES], self._clock())
+            self._expire()
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Forget all objects of a task: it was submitted."""
+        with self._lock:
+            for key in [k for k in self._kept if _is_in_task(k.place, project_id, task_id)]:
+                del self._kept[key]
+
+    def _expire(self) -> None:
+        oldest_allowed = self._clock() - self._ttl_s
+        while self._kept:
+            oldest = next(iter(self._kept))
+            if len(self._kept) <= self._max_objects and (
+                self._kept[oldest].used_at >= oldest_allowed
+            ):
+                return
+            del self._kept[oldest]
+
+
+@dataclass(slots=True)
+class _DrawnBox:
+    box_id: str
+    box: Box
+    touched_at: float
+    click_ids: frozenset[str] = frozenset()
+    clicks: tuple[tuple[str, Click], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class CombinedPrompt:
+    """All that is known of one object, whatever part of it the newest request carried.
+
+    Args:
+        object_id: Id of the box where there is one, else of the first click.
+        clicks: Click ids and clicks, oldest first.
+        box: Box id and box, or None.
+    """
+
+    object_id: str
+    clicks: tuple[tuple[str, Click], ...]
+    box: tuple[str, Box] | None = None
+
+    @property
+    def points(self) -> tuple[Click, ...]:
+        """The clicks without their ids."""
+        return tuple(click for _, click in self.clicks)
+
+    @property
+    def rectangle(self) -> Box | None:
+        """The box without its id."""
+        return None if self.box is None else self.box[1]
+
+    @property
+    def is_answerable(self) -> bool:
+        """Whether it says where the object is: a box, or a click on it."""
+        return self.box is not None or any(click.is_positive for _, click in self.clicks)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """The ids of the clicks and of the box."""
+        names = frozenset(name for name, _ in self.clicks)
+        return names if self.box is None else names | {self.box[0]}
+
+
+class DrawnBoxes:
+    """Joins a rectangle with the clicks that follow it: they never arrive together.
+
+    - A rectangle starts an object.  Drawn again under another id, it starts another one; moved
+      under its own id, it keeps the clicks it has.
+    - Clicks belong to the newest rectangle of their place when their first one lies inside or
+      near it, and the rectangle was touched less than ``ttl_s`` ago.  They stay with it from then
+      on: the later clicks of the object are known by the ids of the earlier ones.
+    - Clicks none of which is known, after others were: the annotator has accepted or rejected the
+      object (which deletes its points and tells nobody) and goes on to the next; the rectangle is
+      dropped.  So it is when the task is submitted.
+
+    What cannot be told apart: a rectangle whose mask was accepted without a single click, followed
+    within ``ttl_s`` by a first click inside it that is meant for another object.
+
+    Args:
+        ttl_s: Seconds; 0 never joins.
+        max_places: Places remembered at most.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, *, ttl_s: float, max_places: int = 4096, clock: Clock = time.monotonic
+    ) -> None:
+        self._ttl_s, self._max_places, self._clock = ttl_s, max_places, clock
+        self._drawn: OrderedDict[Place, _DrawnBox] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def with_box(self, place: Place, box_id: str, box: Box) -> CombinedPrompt:
+        """A rectangle arrived: remember it; its clicks come along if it only moved."""
+        with self._lock:
+            old = self._drawn.pop(place, None)
+            drawn = _DrawnBox(box_id, box, self._clock())
+            if old is not None and old.box_id == box_id:
+                drawn.click_ids, drawn.clicks = old.click_ids, old.clicks
+            self._drawn[place] = drawn
+            while len(self._drawn) > self._max_places:
+                self._drawn.popitem(last=False)
+            return CombinedPrompt(box_id, drawn.clicks, (box_id, box))
+
+    def with_clicks(self, place: Place, clicks: tuple[tuple[str, Click], ...]) -> CombinedPrompt:
+        """Clicks arrived: with the rectangle that they belong to, if there is one."""
+        alone = CombinedPrompt(clicks[0][0], clicks)
+        with self._lock:
+            drawn = self._drawn.get(place)
+            if drawn is None:
+                return alone
+            if not self._belong(drawn, clicks):
+                del self._drawn[place]
+                return alone
+            drawn.click_ids = frozenset(name for name, _ in clicks)
+            drawn.clicks, drawn.touched_at = clicks, self._clock()
+            return CombinedPrompt(drawn.box_id, clicks, (drawn.box_id, drawn.box))
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Forget the rectangles of a task: it was submitted."""
+        with self._lock:
+            for place in [p for p in self._drawn if _is_in_task(p, project_id, task_id)]:
+                del self._drawn[place]
+
+    def _belong(self, drawn: _DrawnBox, clicks: tuple[tuple[str, Click], ...]) -> bool:
+        if drawn.click_ids:
+            return any(name in drawn.click_ids for name, _ in clicks)
+        is_recent = self._clock() - drawn.touched_at < self._ttl_s
+        return is_recent and _is_near(clicks[0][1], drawn.box)
+
+
+def _is_near(click: Click, box: Box) -> bool:
+    margin = NEAR_BOX * max(box.width, box.height)
+    return (
+        box.x0 - margin <= click.x <= box.x1 + margin
+        and box.y0 - margin <= click.y <= box.y1 + margin
+    )
+
+
+def _is_in_task(place: Place, project_id: str, task_id: str) -> bool:
+    return (place.project_id, place.task_id) == (project_id, task_id)

@@ -1,0 +1,172 @@
+"""The service: Label Studio's questions and their answers; no HTTP, no global state."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from adaptation.errors import ProtocolError, StropError
+from adaptation.journal import Journal
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.interactive import InteractivePredictor
+from backend.embeddings.encoder import Encoder
+from backend.embeddings.prefetch import Prefetcher
+from backend.images.album_writer import AlbumWriter
+from backend.learning.interface import Learning, NoLearning
+from backend.protocol import parse_label_config, parse_predict, parse_setup, render_nothing
+from backend.service.base_watcher import BaseWatcher
+from backend.service.clicks import ClickHandler, ClickOptions, PromptState, ServedModel
+from backend.service.stopwatch import Stopwatch
+from backend.service.submissions import SubmissionHandler
+
+logger = logging.getLogger(__name__)
+
+
+class BusyError(StropError):
+    """More clicks wait than there are threads for; HTTP 503."""
+
+
+class SegmentationService:
+    """Answers Label Studio.  Safe to share between threads.
+
+    Args:
+        interaction: The click path, with its model.
+        encoder: Gives embeddings of tasks' images.
+        journal: Keeps everything; the service closes it.
+        memory: Of the objects in work.
+        ahead: Encodes what will be clicked on next; None: nothing is encoded ahead.
+        learning: Gives weights and learns.
+        keeper: Keeps the images that were clicked on; None: they are not kept.
+        options: How clicks are answered.
+        max_waiting: Clicks in work and waiting, of all objects; more are refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        interaction: InteractivePredictor,
+        encoder: Encoder,
+        journal: Journal,
+        memory: PromptState,
+        ahead: Prefetcher | None = None,
+        learning: Learning | None = None,
+        keeper: AlbumWriter | None = None,
+        options: ClickOptions | None = None,
+        max_waiting: int = 28,
+    ) -> None:
+        learning = learning or NoLearning()
+        self._journal, self._ahead = journal, ahead
+        self._learning, self._keeper = learning, keeper
+        self._submissions = SubmissionHandler(journal, memory, learning)
+        self._clicks = ClickHandler(
+            served=ServedModel(interaction=interaction, learning=learning),
+            encoder=encoder,
+            journal=journal,
+            memory=memory,
+            ahead=ahead,
+            link_late=self._submissions.take_up,
+            keeper=keeper,
+            options=options or ClickOptions(),
+        )
+        self._submissions.take_up()
+        self._max_waiting = max_waiting
+        self._places = threading.BoundedSemaphore(max_waiting)
+        self._watcher: BaseWatcher | None = None
+
+    @property
+    def model_version(self) -> str:
+        """Name and digest of the model, as Label Studio keeps them with predictions."""
+        return self._clicks.served.version
+
+    def swap(self, served: ServedModel, timeout_s: float = 10.0) -> None:
+        """Answer with another base decoder from now on.
+
+        Clicks in work finish with the one they began with; its learning ends behind them.
+        """
+        before = self._learning
+        self._clicks.served, self._learning = served, served.learning
+        self._submissions.learn_with(served.learning)
+        before.stop(timeout_s)
+
+    def follow(self, watcher: BaseWatcher, served: Callable[[PromptableSam], ServedModel]) -> None:
+        """Take up every base decoder that a watcher finds, until the service is closed.
+
+        Args:
+            watcher: The service stops it.
+            served: Makes what answers clicks with a model.
+        """
+        self._watcher = watcher
+        watcher.start(lambda sam: self.swap(served(sam)))
+
+    def setup(self, body: object) -> dict[str, Any]:
+        """A project was connected or opened: says the version, logs what is wrong with its config.
+
+        A useless labeling config is no error here: Label Studio would refuse the connection, and
+        the config can be mended afterwards.
+        """
+        request = parse_setup(body)
+        for problem in _config_problems(request.label_config_text):
+            logger.warning("labeling config of project %s: %s", request.project_id, problem)
+        return {"model_version": self.model_version}
+
+    def predict(self, body: object) -> dict[str, Any]:
+        """Answer clicks; where tasks were only opened, have their images encoded.
+
+        Raises:
+            StropError: See `adaptation.errors` for what becomes of each kind; BusyError.
+        """
+        watch = Stopwatch()
+        with watch.stage("parse"):
+            request = parse_predict(body)
+        if request.clicked is not None:
+            with self._admitted():
+                return self._clicks.answer(request, request.clicked, watch)
+        if not request.is_interactive and self._ahead is not None:
+            self._ahead.opened(request)
+        return render_nothing(request, self.model_version)
+
+    def webhook(self, body: object) -> None:
+        """Keep what was submitted; it is durable when this returns.
+
+        Raises:
+            ProtocolError: It is no event of Label Studio.
+            StoreError: It cannot be kept.
+        """
+        self._submissions.receive(body)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Drop what was to be encoded ahead, finish what was submitted, close the journal."""
+        if self._watcher is not None:
+            self._watcher.stop(timeout_s)
+        if self._ahead is not None:
+            self._ahead.stop(timeout_s)
+        self._submissions.close()
+        self._learning.stop(timeout_s)
+        if self._keeper is not None:
+            self._keeper.stop()
+        self._journal.close()
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Refuse a click at once when too many wait: health checks need threads too."""
+        if not self._places.acquire(blocking=False):
+            raise BusyError(
+                f"{self._max_waiting} clicks are waiting already: click again in a moment, or "
+                "raise server.threads."
+            )
+        try:
+            yield
+        finally:
+            self._places.release()
+
+
+def _config_problems(text: str) -> tuple[str, ...]:
+    if not text:
+        return ()
+    try:
+        return parse_label_config(text).problems()
+    except ProtocolError as error:
+        return (str(error),)

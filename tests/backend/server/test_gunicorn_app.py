@@ -1,0 +1,147 @@
+"""`strop serve` as a process of its own: it starts, answers, and stops without losing a click."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+
+from adaptation.errors import SettingsError
+from adaptation.models.compact.model import build_compact
+from backend.server.ports import address, check_port
+from tests.backend.payloads import keypoint, recorded
+from tests.backend.service_kit import click_on, data_uri, interactions_of, pixels_of, regions_of
+
+START_TIMEOUT_S = 180
+
+
+class Server:
+    """A running `strop serve`."""
+
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.folder, self.log = folder, folder / "log.txt"
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("STROP_")}
+        arguments = ["--port", str(self.port), "--data-dir", str(folder / "data")]
+        arguments += ["--set", f"model.checkpoint={checkpoint}"]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", "from backend.cli import main; main()", "serve", *arguments],
+                stderr=log,
+                start_new_session=True,
+                env={**environ, "OMP_NUM_THREADS": "1"},
+                cwd=Path(__file__).resolve().parents[3],
+            )
+
+    def ask(self, path: str, body: object = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            answer: dict[str, Any] = json.load(reply)
+            return answer
+
+    def wait_until_up(self) -> None:
+        end = time.monotonic() + START_TIMEOUT_S
+        while True:
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                self.ask("/health")
+                return
+            except OSError:
+                assert time.monotonic() < end, self.log.read_text()
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it and its worker, whatever they do."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(START_TIMEOUT_S)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "small.safetensors"
+    model = build_compact(input_size=64, dim=16)
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(tensors, path, metadata={"input_size": "64", "dim": "16"})
+    return path
+
+
+@pytest.fixture
+def server(tmp_path: Path, checkpoint: Path) -> Iterator[Server]:
+    server = Server(tmp_path, checkpoint)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def test_it_serves_and_a_click_in_flight_is_answered_when_it_stops(server: Server) -> None:
+    server.wait_until_up()
+    assert server.ask("/health")["status"] == "UP"
+    assert "model_version" in server.ask("/setup", recorded("setup"))
+
+    # Twelve megapixels are decoded, encoded and drawn for a while.
+    height, width = 3000, 4000
+    image = data_uri(pixels_of(size=(height, width)))
+    click = keypoint(30, 60, original_width=width, original_height=height)
+    answers: list[dict[str, Any]] = []
+    body = click_on(image, click)
+    clicking = threading.Thread(target=lambda: answers.append(server.ask("/predict", body)))
+    clicking.start()
+    time.sleep(0.3)
+    started = time.monotonic()
+    assert server.ask("/health")["status"] == "UP"
+    assert time.monotonic() - started < 1.0, "Label Studio waits no longer"
+    assert server.stop() == 0
+    clicking.join(30)
+
+    assert len(regions_of(answers[0])) == 1
+    (record,) = interactions_of(server.folder / "data")
+    assert record.image_size == (height, width)
+    assert "stopped" in server.log.read_text()
+
+
+def test_a_model_that_does_not_load_is_one_message_and_exit_code_2(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    server = Server(tmp_path, checkpoint)
+    try:
+        assert server.process.wait(START_TIMEOUT_S) == 2
+    finally:
+        server.kill()
+    log = server.log.read_text()
+    assert "strop: " in log
+    assert "Traceback" not in log
+
+
+def test_a_port_that_cannot_be_listened_on_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        with pytest.raises(SettingsError, match="another program listens there"):
+            check_port("127.0.0.1", other.getsockname()[1])
+    with pytest.raises(SettingsError, match="Cannot listen on 192.0.2.1:9090"):
+        check_port("192.0.2.1", 9090)
+
+
+def test_addresses_of_both_kinds_are_written() -> None:
+    assert address("localhost", 1) == "localhost:1"
+    assert address("::1", 1) == "[::1]:1"

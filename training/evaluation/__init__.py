@@ -1,0 +1,1 @@
+"""Measuring with simulated annotators: streams of objects, frozen and adapted side by side."""

@@ -1,0 +1,79 @@
+"""Plots of a run: IoU over clicks, and the failure rate along the stream of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from adaptation.simulation.metrics import Metric
+from training.evaluation.summary import ResultTable
+
+_COLOURS = {"frozen": "#8a8f98", "adapted": "#d1495b"}
+_SIZE_INCHES = (7.0, 4.2)
+_DPI = 130
+
+
+def plot_table(
+    table: ResultTable, metrics: Sequence[Metric], title: str, target: float, folder: Path
+) -> None:
+    """All plots of a run, into its folder: IoU over clicks, and a stream for each failure rate."""
+    plot_iou_over_clicks(table, title, target, folder / "iou_over_clicks.png")
+    for metric in metrics:
+        if metric.kind == "fr":
+            name = metric.name.replace("@", "_at_")
+            plot_stream(table, metric, title, folder / f"stream_{name}.png")
+
+
+def plot_iou_over_clicks(table: ResultTable, title: str, target: float, path: Path) -> None:
+    """Mean IoU after each click, with the range over the orders, as PNG."""
+    figure, axes = _canvas(title)
+    clicks = np.arange(1, table.n_clicks + 1)
+    for mode in table.modes:
+        per_order = np.stack(
+            [table.values(mode, Metric("iou", int(n))).mean(axis=1) for n in clicks]
+        )
+        marker = "o" if len(clicks) == 1 else ""
+        axes.plot(clicks, per_order.mean(axis=1), c=_COLOURS[mode], marker=marker, label=mode)
+        axes.fill_between(
+            clicks, per_order.min(axis=1), per_order.max(axis=1), color=_COLOURS[mode], alpha=0.2
+        )
+    axes.axhline(100 * target, color="black", linewidth=0.7, linestyle=":")
+    axes.set_xlabel("clicks")
+    axes.set_ylabel("mean IoU (%)")
+    _save(figure, axes, path)
+
+
+def plot_stream(table: ResultTable, metric: Metric, title: str, path: Path) -> None:
+    """The running mean of a metric along the stream, with the range over the orders, as PNG."""
+    figure, axes = _canvas(title)
+    objects = np.arange(1, len(table.refs) + 1)
+    for mode in table.modes:
+        per_order = table.stream_curves(mode, metric)
+        axes.plot(objects, per_order.mean(axis=0), color=_COLOURS[mode], label=mode)
+        axes.fill_between(
+            objects, per_order.min(axis=0), per_order.max(axis=0), color=_COLOURS[mode], alpha=0.2
+        )
+    axes.set_xlabel("objects annotated so far")
+    axes.set_ylabel(f"{metric.name} so far (%)")
+    axes.set_ylim(bottom=0)
+    _save(figure, axes, path)
+
+
+def _canvas(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def _save(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=_DPI)

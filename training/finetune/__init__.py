@@ -1,0 +1,1 @@
+"""Tuning a decoder on a journal's masks and preferences: SFT, DPO, calibration of its scores."""

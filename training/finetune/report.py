@@ -1,0 +1,183 @@
+"""What a tuning run leaves behind: checkpoint, curves, the tuned decoder, the report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from adaptation.errors import StoreError
+from adaptation.models.base_decoder import save_base
+from adaptation.models.sam import PromptableSam
+from adaptation.storage.provenance import provenance
+from training.runtime.checkpoints import CHECKPOINT, LOG, append_log, read_log, save_checkpoint
+
+DECODER, REPORT, CURVES = "decoder.safetensors", "report.json", "curves.png"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """How a result came about.
+
+    Args:
+        command: That does it again.
+        identity: What it depends on: stage, base, data, config.
+        notes: What else the recipe has to say, as plain values.
+        steps: Optimiser steps.
+        minutes: Spent, over all starts.
+        n_starts: 1 where nothing interrupted the run.
+    """
+
+    command: str
+    identity: Mapping[str, Any]
+    notes: Mapping[str, Any]
+    steps: int
+    minutes: float
+    n_starts: int
+
+
+def write_row(run: Path, row: Row) -> None:
+    """Add a row to the log.
+
+    Raises:
+        StoreError: The disk is full; the last checkpoint is still there.
+    """
+    try:
+        append_log(run / LOG, row)
+    except OSError as error:
+        raise StoreError(
+            f"The log in {run} cannot be written ({error.strerror}). Make room on the disk; the "
+            "same command goes on from the last checkpoint."
+        ) from error
+
+
+def write_checkpoint(run: Path, content: Mapping[str, Any], step: int) -> None:
+    """Write the checkpoint atomically, then the curves.
+
+    Raises:
+        StoreError: It cannot be written, a full disk for instance; the old one is still there.
+    """
+    path = run / CHECKPOINT
+    try:
+        save_checkpoint(path, content)
+        plot_curves(read_log(run / LOG), run / CURVES)
+    except (OSError, RuntimeError) as error:  # torch.save raises either, as the disk fills
+        with contextlib.suppress(OSError):
+            path.with_suffix(".tmp").unlink()
+        raise StoreError(
+            f"The checkpoint of step {step} could not be written to {run} "
+            f"({str(error).splitlines()[0]}). The one before it is kept: make room on the disk, "
+            "and the same command goes on from there."
+        ) from error
+
+
+def write_result(
+    run: Path, sam: PromptableSam, decoder: Mapping[str, Tensor], story: RunSummary
+) -> None:
+    """Write `decoder.safetensors` and `report.json`.
+
+    Raises:
+        StoreError: The disk is full; the checkpoint holds everything.
+    """
+    stage = str(story.identity["stage"])
+    origin = provenance(story.command)
+    details = {"commit": origin["commit"], "steps": story.steps, **story.identity}
+    try:
+        card = save_base(run / DECODER, sam, decoder, stage, details)
+        report = {
+            **origin,
+            **story.identity,
+            "result": {"file": DECODER, "decoder_id": card.decoder_id, "parent": card.parent},
+            "steps": story.steps,
+            "minutes": round(story.minutes, 2),
+            "starts": story.n_starts,
+            **first_and_last(read_log(run / LOG)),
+            **story.notes,
+        }
+        draft = run / f"{REPORT}.draft"
+        draft.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        draft.replace(run / REPORT)
+    except OSError as error:
+        raise StoreError(
+            f"The result could not be written to {run} ({error.strerror}). Make room on the disk; "
+            "the same command writes it from the checkpoint."
+        ) from error
+
+
+def first_and_last(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """What was measured on the validation items before the first step and after the last."""
+    measured = [
+        {key.removeprefix("eval_"): value for key, value in row.items() if key.startswith("eval_")}
+        for row in rows
+    ]
+    found = [values for values in measured if values]
+    return {"before": found[0], "after": found[-1]} if found else {"before": {}, "after": {}}
+
+
+def summary(report: Row) -> str:
+    """A table of the report's measures, before and after, for the terminal."""
+    before, after = report["before"], report["after"]
+    lines = [f"{report['stage']}: {report['steps']} steps, {report['minutes']} minutes"]
+    if after:
+        lines.append(f"  {'validation':<24} {'before':>9} {'after':>9}")
+    lines += [
+        f"  {name:<24} {before.get(name, float('nan')):>9.4f} {value:>9.4f}"
+        for name, value in after.items()
+    ]
+    return "\n".join(lines)
+
+
+_PANELS: Mapping[str, Callable[[str], bool]] = {
+    "loss": lambda name: name.endswith("loss"),
+    "quality, 0 to 1": lambda name: (
+        "iou" in name or name.startswith(("calibration/", "rewards/acc"))
+    ),
+    "rewards": lambda name: name in ("rewards/chosen", "rewards/rejected", "rewards/margins"),
+}
+"""What is drawn together: titles, and which names belong there."""
+
+
+def plot_curves(rows: Sequence[Row], path: Path) -> None:
+    """Losses, qualities and rewards over the steps, validation in bold, as PNG."""
+    names = sorted({key.removeprefix("eval_") for row in rows for key in row})
+    panels = {
+        title: found
+        for title, belongs in _PANELS.items()
+        if (found := [name for name in names if belongs(name)])
+    }
+    if not panels:
+        return
+    figure = Figure(figsize=(4.6 * len(panels), 3.6))
+    for number, (title, found) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.25)
+        for index, name in enumerate(found):
+            _plot(axes, rows, name, f"C{index}")
+        axes.legend(frameon=False, fontsize=7)
+    figure.subplots_adjust(left=0.05, right=0.98, bottom=0.14)
+    figure.savefig(path, dpi=100)
+
+
+def _plot(axes: Axes, rows: Sequence[Row], name: str, colour: str) -> None:
+    """One name in training and in validation, whichever there is; the bolder one is labelled."""
+    lines = {key: [(r["step"], r[key]) for r in rows if key in r] for key in (name, f"eval_{name}")}
+    drawn = [(key, points) for key, points in lines.items() if points]
+    for place, (key, points) in enumerate(drawn, start=1):
+        is_last = place == len(drawn)
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            linewidth=1.8 if key != name else 0.8,
+            label=name if is_last else None,
+        )

@@ -1,0 +1,1 @@
+"""The job of the night: preferences, SFT, DPO, calibration, gate, promotion; resumable."""

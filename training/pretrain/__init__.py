@@ -1,0 +1,1 @@
+"""Training the embedded compact model: windows of images, simulated clicks, exported weights."""

@@ -1,0 +1,94 @@
+"""What a pretraining run ships: averaged weights, written with their digest, and its curves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from adaptation.storage.digests import write_digest
+from training.runtime.checkpoints import read_log
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights; what is evaluated and shipped.
+
+    Args:
+        model: The model to follow.
+        decay: Weight of the past at each step; smaller during the first steps, so that the
+            start is forgotten: min(decay, (1 + n) / (10 + n)).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the model's weights after optimiser step number `step`."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            average = self.weights[name]
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
+
+
+def plot_log(path: Path, target: Path) -> None:
+    """Draw the curves of a log: IoU by number of clicks, obedience and loss."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = read_log(path)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for key in sorted({key for row in rows for key in row if key.startswith("iou@")}):
+        points = [(row["step"], row[key]) for row in rows if key in row]
+        axes[0].plot(*zip(*points, strict=True), label=key, linewidth=1)
+    for key in ("loss", "obeyed"):
+        points = [(row["step"], row[key]) for row in rows if key in row]
+        if points:
+            axes[1].plot(*zip(*points, strict=True), label=key, linewidth=1)
+    for axis in axes:
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend()
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values, in the order of the names."""
+    state = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(tensor.numpy().tobytes())
+    return state.hexdigest()
+
+
+def export_weights(weights: Mapping[str, Tensor], target: Path, metadata: Mapping[str, str]) -> str:
+    """Write weights as fp16 safetensors, and the file's digest beside them.
+
+    Returns:
+        The digest of the fp16 weights.
+    """
+    halves = {
+        name: (t.half() if t.is_floating_point() else t).contiguous() for name, t in weights.items()
+    }
+    value = digest(halves)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(".tmp")
+    save_file(halves, temporary, metadata={**metadata, "sha256": value})
+    temporary.chmod(0o644)  # safetensors makes files that only their owner reads
+    os.replace(temporary, target)
+    write_digest(target)
+    return value

@@ -1,0 +1,1 @@
+"""What every recipe needs: configs, processes, run folders, checkpoints, embeddings on the disk."""
