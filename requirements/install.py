@@ -15,8 +15,10 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -43,13 +45,22 @@ def missing(lock: str) -> Iterator[str]:
 
 
 def is_complete(requirement: Requirement) -> bool:
-    """Whether the package is installed in the locked version, to its last file."""
+    """Whether the package is installed in the locked version."""
     try:
-        package = metadata.distribution(requirement.name)
+        return metadata.version(requirement.name) in requirement.specifier
     except metadata.PackageNotFoundError:
         return False
-    # pip names itself last: without that, an installation was broken off.
-    return package.version in requirement.specifier and package.read_text("INSTALLER") is not None
+
+
+def forget_what_was_broken_off(site_packages: Path) -> None:
+    """Remove the records of packages whose installation did not end.
+
+    pip takes such a package for installed, or cannot remove it.  It names itself when the last
+    file is in its place.
+    """
+    for record in site_packages.glob("*.dist-info"):
+        if not (record / "INSTALLER").exists():
+            shutil.rmtree(record)
 
 
 def steps(packages: list[str], torch_index: str | None) -> Iterator[tuple[list[str], list[str]]]:
@@ -83,14 +94,14 @@ def pip_install(options: list[str], requirements: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix=".pip-", dir=sys.prefix) as folder:
         path = Path(folder) / "requirements.txt"
         path.write_text("\n".join(requirements) + "\n", encoding="utf-8")
-        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-        pip += ["--no-deps", "--force-reinstall"]  # what was broken off counts as installed
+        pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]
         environment = {**os.environ, "TMPDIR": folder}
         return subprocess.call([*pip, *options, "-r", str(path)], env=environment)
 
 
 def install(lock: Path, torch_index: str | None, announcement: str) -> int:
     """Install what is missing; returns the exit code of the step that failed, or 0."""
+    forget_what_was_broken_off(Path(sysconfig.get_path("purelib")))
     wanted = list(steps(list(missing(lock.read_text(encoding="utf-8"))), torch_index))
     if wanted:
         print(announcement)

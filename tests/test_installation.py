@@ -76,9 +76,12 @@ def test_what_was_broken_off_is_installed_again(
     folder = tmp_path / "half-1.0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: half\nVersion: 1.0\n")
-    assert list(installing.missing("half==1.0\n")) == ["half==1.0"]
     (folder / "INSTALLER").write_text("pip\n")
+    installing.forget_what_was_broken_off(tmp_path)
     assert list(installing.missing("half==1.0\n")) == []
+    (folder / "INSTALLER").unlink()
+    installing.forget_what_was_broken_off(tmp_path)
+    assert list(installing.missing("half==1.0\n")) == ["half==1.0"]
 
 
 def test_a_build_of_the_locked_version_is_that_version(
@@ -88,7 +91,6 @@ def test_a_build_of_the_locked_version_is_that_version(
     folder = tmp_path / "built-2.15.0+cpu.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: built\nVersion: 2.15.0+cpu\n")
-    (folder / "INSTALLER").write_text("pip\n")
     assert list(installing.missing("built==2.15.0\n")) == []
 
 
