@@ -29,6 +29,7 @@ from pip._vendor.packaging.requirements import Requirement
 TORCH = re.compile(r"(torch|torchvision)==")
 TORCH_ALONE_NEEDS = re.compile(r"(nvidia|cuda)-|triton==")
 PACKAGES_PER_STEP = 4  # of the large ones
+UNPACKING = ".unpacking-"
 
 
 def missing(lock: str) -> Iterator[str]:
@@ -52,8 +53,8 @@ def is_complete(requirement: Requirement) -> bool:
         return False
 
 
-def forget_what_was_broken_off(site_packages: Path) -> None:
-    """Remove the records of packages whose installation did not end.
+def forget_what_was_broken_off(site_packages: Path, prefix: Path) -> None:
+    """Remove what an installation left that did not end.
 
     pip takes such a package for installed, or cannot remove it.  It names itself when the last
     file is in its place.
@@ -61,6 +62,8 @@ def forget_what_was_broken_off(site_packages: Path) -> None:
     for record in site_packages.glob("*.dist-info"):
         if not (record / "INSTALLER").exists():
             shutil.rmtree(record)
+    for folder in prefix.glob(f"{UNPACKING}*"):
+        shutil.rmtree(folder)
 
 
 def steps(packages: list[str], torch_index: str | None) -> Iterator[tuple[list[str], list[str]]]:
@@ -91,7 +94,7 @@ def steps(packages: list[str], torch_index: str | None) -> Iterator[tuple[list[s
 def pip_install(options: list[str], requirements: list[str]) -> int:
     """Call pip; returns its exit code."""
     # Unpacked beside where it goes: many a machine has little room in /tmp.
-    with tempfile.TemporaryDirectory(prefix=".pip-", dir=sys.prefix) as folder:
+    with tempfile.TemporaryDirectory(prefix=UNPACKING, dir=sys.prefix) as folder:
         path = Path(folder) / "requirements.txt"
         path.write_text("\n".join(requirements) + "\n", encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps"]
@@ -101,7 +104,7 @@ def pip_install(options: list[str], requirements: list[str]) -> int:
 
 def install(lock: Path, torch_index: str | None, announcement: str) -> int:
     """Install what is missing; returns the exit code of the step that failed, or 0."""
-    forget_what_was_broken_off(Path(sysconfig.get_path("purelib")))
+    forget_what_was_broken_off(Path(sysconfig.get_path("purelib")), Path(sys.prefix))
     wanted = list(steps(list(missing(lock.read_text(encoding="utf-8"))), torch_index))
     if wanted:
         print(announcement)

@@ -77,10 +77,10 @@ def test_what_was_broken_off_is_installed_again(
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: half\nVersion: 1.0\n")
     (folder / "INSTALLER").write_text("pip\n")
-    installing.forget_what_was_broken_off(tmp_path)
+    installing.forget_what_was_broken_off(tmp_path, tmp_path)
     assert list(installing.missing("half==1.0\n")) == []
     (folder / "INSTALLER").unlink()
-    installing.forget_what_was_broken_off(tmp_path)
+    installing.forget_what_was_broken_off(tmp_path, tmp_path)
     assert list(installing.missing("half==1.0\n")) == ["half==1.0"]
 
 

@@ -77,6 +77,17 @@ def export(
             return _fill(journal, writers, project_id, progress or (lambda _: None))
 
 
+def check_target(out: Path, format: str) -> None:
+    """Find out in no time whether an export could begin.
+
+    Raises:
+        InputError: The folder exists, or the format is unknown.
+        SettingsError: Parquet is asked for and pyarrow is not installed.
+    """
+    _writer_of(format)
+    _refuse_existing(out)
+
+
 def _fill(
     journal: Journal,
     writers: Mapping[str, _TableWriter],

@@ -38,6 +38,7 @@ def load_settings(
     path: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    assignments: Iterable[str] = (),
 ) -> Settings:
     """Merge the layers and check them.
 
@@ -45,11 +46,13 @@ def load_settings(
         path: A YAML file, or None for the defaults.
         overrides: Values of the command line by dotted key ("server.port"); None is "not given".
         environ: The process's environment unless given.
+        assignments: Of the command line too, ``server.threads=8`` each; overrides win over them.
 
     Raises:
         SettingsError: Its message lists every mistake, one a line, with its origin.
     """
-    given = {k: v for k, v in (overrides or {}).items() if v is not None}
+    assigned, mistakes = _parse_assignments(assignments)
+    given = assigned | {k: v for k, v in (overrides or {}).items() if v is not None}
     layers = [
         _Layer({} if path is None else _read_yaml(path), lambda key: f"{path}: {'.'.join(key)}"),
         _Layer(_from_environment(os.environ if environ is None else environ), _variable),
@@ -59,25 +62,25 @@ def load_settings(
     for layer in layers:
         merged = _merge(merged, layer.values)
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
-        mistakes = [_mistake(detail, layers) for detail in error.errors(include_url=False)]
-        raise SettingsError("\n".join(["The settings are wrong:", *mistakes])) from None
+        mistakes += [_mistake(detail, layers) for detail in error.errors(include_url=False)]
+    if mistakes:
+        raise SettingsError("\n".join(["The settings are wrong:", *mistakes]))
+    return settings
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """Settings as a command line gives them, ``server.threads=8`` each, by dotted key.
-
-    Raises:
-        SettingsError: One has no equals sign, or no key.
-    """
-    parsed = {}
+def _parse_assignments(assignments: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """What is set, by dotted key, and a line for each that has no equals sign or no key."""
+    parsed: dict[str, Any] = {}
+    mistakes = []
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise SettingsError(f"--set wants KEY=VALUE, got {assignment!r}.")
-        parsed[key.strip()] = value
-    return parsed
+        if equals and key.strip():
+            parsed[key.strip()] = value
+        else:
+            mistakes.append(f"  command line: --set wants KEY=VALUE, got {assignment!r}")
+    return parsed, mistakes
 
 
 def _read_yaml(path: Path) -> Tree:
@@ -166,6 +169,7 @@ def _got(key: tuple[str, ...], layers: list[_Layer]) -> str:
 
 
 def _suggestion(key: tuple[str, ...]) -> str:
-    names = [".".join(name) for name, _ in settings_keys()]
-    close = difflib.get_close_matches(".".join(key), names, n=1, cutoff=0.6)
+    """The setting, or the section, that was probably meant."""
+    names = {".".join(name[: len(key)]) for name, _ in settings_keys()}
+    close = difflib.get_close_matches(".".join(key), sorted(names), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from adaptation.errors import SettingsError
-from adaptation.learning.settings import LearnerSettings
+
+if TYPE_CHECKING:
+    from adaptation.learning.settings import LearnerSettings
 
 
 def load_learner(path: Path | None) -> LearnerSettings:
@@ -20,6 +23,9 @@ def load_learner(path: Path | None) -> LearnerSettings:
     Raises:
         SettingsError: The file cannot be read, or says all its mistakes at once.
     """
+    # Brings torch along, which no command needs that only reads settings.
+    from adaptation.learning.settings import LearnerSettings
+
     if path is None:
         return LearnerSettings()
     try:

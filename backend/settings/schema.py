@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic.fields import FieldInfo
 
 
@@ -22,11 +23,25 @@ def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
 
+def _check_address(value: str | None) -> str | None:
+    """An address that can be called: with its scheme, which people leave out."""
+    if value is not None and not re.match(r"https?://[^\s/]", value):
+        raise ValueError("must begin with http:// or https://, as http://host:8080")
+    return value
+
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Addresses = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_address)], ...], BeforeValidator(_split)
+]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
+
+
+ModelName = Literal["compact", "mobile_sam", "vit_b", "vit_l", "vit_h"]
+"""Names of :data:`adaptation.models.catalog.CATALOG`, which takes torch along."""
 
 
 class Section(BaseModel):
@@ -75,7 +90,7 @@ class ServerSettings(Section):
 class ModelSettings(Section):
     """The segmentation model."""
 
-    name: str = Field(
+    name: ModelName = Field(
         default="compact",
         description="A model of the catalog: compact, mobile_sam, vit_b, vit_l, vit_h.",
     )
@@ -200,8 +215,8 @@ class AnswerSettings(Section):
 class LabelStudioSettings(Section):
     """The Label Studio whose images and task queue are read."""
 
-    url: OptionalText = Field(
-        default=None, pattern=r"^https?://[^\s/]+", description="Its address, as http://host:8080."
+    url: Annotated[OptionalText, AfterValidator(_check_address)] = Field(
+        default=None, description="Its address, as http://host:8080."
     )
     token: OptionalSecret = Field(
         default=None, description="Legacy or personal access token (STROP_LABEL_STUDIO__TOKEN)."
@@ -209,7 +224,7 @@ class LabelStudioSettings(Section):
     token_kind: Literal["auto", "legacy", "personal"] = Field(
         default="auto", description="Kind of the token; auto tells it by its looks."
     )
-    public_urls: Texts = Field(
+    public_urls: Addresses = Field(
         default=(),
         description="Other addresses that tasks know it by, such as the browser's; not contacted.",
     )

@@ -242,6 +242,9 @@ class LabelStudioSite(Site):
             return json_reply(rows[-1], 201)
         number = int(request.path.rstrip("/").rsplit("/", 1)[1])
         row = next(row for row in rows if row["id"] == number)
+        if request.method == "DELETE":
+            rows.remove(row)
+            return Reply(204)
         row.update(request.json())
         return json_reply(row)
 
