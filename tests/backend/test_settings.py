@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptation.errors import SettingsError
+from adaptation.models.catalog import CATALOG
 from backend.settings import Settings, as_yaml, load_settings, settings_keys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,3 +201,8 @@ def test_whatever_is_set_gives_settings_or_a_settings_error(overrides: dict[str,
         assert len(str(error).splitlines()) >= 2
     else:
         assert yaml.safe_load(as_yaml(settings))["server"]["port"] == settings.server.port
+
+
+def test_the_models_that_can_be_set_are_those_of_the_catalog() -> None:
+    names = typing.get_args(type(Settings().model).model_fields["name"].annotation)
+    assert set(names) == set(CATALOG)

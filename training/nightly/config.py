@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.runtime.config import NO_JOURNAL
+
 CANDIDATES = ("dpo", "sft")
 STARTS = ("embedded", "current")
 
@@ -13,7 +15,7 @@ STARTS = ("embedded", "current")
 class NightlyConfig:
     """What a night depends on; configs/nightly.yaml says what each value does."""
 
-    journal: str
+    journal: str = ""
     album: Path = Path(".strop/images")
     work: Path = Path("runs/nightly")
     registry: Path = Path(".strop/registry")
@@ -37,7 +39,7 @@ class NightlyConfig:
         """What makes no sense, one sentence each."""
         found = []
         if not self.journal:
-            found.append("journal must name a database, as sqlite:///.strop/journal.db")
+            found.append(NO_JOURNAL)
         if self.min_new_objects < 1:
             found.append("min_new_objects must be 1 or more")
         unknown = sorted(set(self.candidates) - set(CANDIDATES))

@@ -21,6 +21,11 @@ from adaptation.errors import SettingsError
 ConfigT = TypeVar("ConfigT")
 _MISSING = object()
 
+NO_JOURNAL = (
+    "journal is not given: that of a Strop that runs here is --journal sqlite:///.strop/journal.db"
+)
+"""What a job says that reads a journal and was told none."""
+
 
 class ConfigError(SettingsError):
     """A config is wrong; `mistakes` lists everything that is, one sentence each."""
