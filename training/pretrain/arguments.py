@@ -34,5 +34,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="SHARE",
         help="with --export: share of the weights that the run started from (0)",
     )
+    parser.add_argument(
+        "--pack",
+        type=Path,
+        metavar="FILE",
+        help="do not train; write what the config reads to one archive, to train from elsewhere "
+        "(data=FILE)",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     return parser.parse_args(arguments)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from adaptation.storage.files import write_json
 from backend.commands.demo.credentials import Credentials
 from backend.commands.demo.errors import DemoError
 from backend.label_studio.client import LabelStudioClient, LabelStudioError, Project
@@ -157,4 +158,4 @@ def _existing(client: LabelStudioClient, number: int | None) -> Project | None:
 
 
 def _remember(numbers: Mapping[str, int], folder: Path) -> None:
-    (folder / NOTE).write_text(json.dumps({"projects": numbers}), encoding="utf-8")
+    write_json(folder / NOTE, {"projects": dict(numbers)})
