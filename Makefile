@@ -58,6 +58,10 @@ doctor: $(TO_SERVE)  ## Check the set-up, a line for each finding (ARGS="--fix -
 shell: $(TO_SERVE)  ## A shell in which `strop` and `strop-train` are found
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $${SHELL:-sh} || true
 
+.PHONY: wheel
+wheel: $(TO_SERVE)  ## Make dist/strop-*.whl, for pipx and `uv tool install`
+	$(BIN)/python -m hatchling build --target wheel
+
 .PHONY: pretrain
 pretrain: $(TO_DEVELOP)  ## Train the embedded model anew (ARGS="key=value ...")
 	$(BIN)/strop-train pretrain $(ARGS)
