@@ -212,6 +212,10 @@ class LabelStudioClient:
                 return _ml_backend(self.http.send_json("PATCH", path, body))
         return _ml_backend(self.http.send_json("POST", "/api/ml", body))
 
+    def disconnect_backend(self, backend_id: int) -> None:
+        """Remove an ML backend from its project; what it predicted stays."""
+        self.http.send_json("DELETE", f"/api/ml/{backend_id}", {})
+
     def webhooks(self, project_id: str | int) -> list[Webhook]:
         """The webhooks of a project."""
         answer = self.http.get_json("/api/webhooks/", params={"project": int(project_id)})
@@ -233,6 +237,10 @@ class LabelStudioClient:
                 path = f"/api/webhooks/{known.webhook_id}/"
                 return _webhook(self.http.send_json("PATCH", path, body))
         return _webhook(self.http.send_json("POST", "/api/webhooks/", body))
+
+    def remove_webhook(self, webhook_id: int) -> None:
+        """Remove a webhook."""
+        self.http.send_json("DELETE", f"/api/webhooks/{webhook_id}/", {})
 
     def upload(self, project_id: str | int, name: str, content: BinaryIO) -> list[str]:
         """Import one file into a project; returns the ids of the tasks that it became."""

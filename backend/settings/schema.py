@@ -40,6 +40,9 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Paths = Annotated[
     tuple[Annotated[Path, AfterValidator(Path.expanduser)], ...], BeforeValidator(_split)
 ]
+Addresses = Annotated[
+    tuple[Annotated[str, AfterValidator(_is_address)], ...], BeforeValidator(_split)
+]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
@@ -188,7 +191,7 @@ class LabelStudioSettings(Section):
     token_kind: Literal["auto", "legacy", "personal"] = Field(
         default="auto", description="Kind of the token; auto tells it by its looks."
     )
-    public_urls: Texts = Field(
+    public_urls: Addresses = Field(
         default=(),
         description="Other addresses that tasks know it by, such as the browser's; not contacted.",
     )
