@@ -59,7 +59,7 @@ class Journal:
     def __init__(self, url: str, *, create: bool = True) -> None:
         self._database = Database(url, create=create)
         try:
-            with self._database.writing() as connection:
+            with self._database.writing(is_patient=True) as connection:
                 migrate(connection, create=create)
         except BaseException:
             self.close()
