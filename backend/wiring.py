@@ -10,7 +10,7 @@ import cv2
 import torch
 from pydantic import SecretStr
 
-from adaptation.journal import Journal
+from adaptation.journal import Journal, SpoolingJournal
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.base_decoder import Registry
 from adaptation.models.catalog import load_model
@@ -85,6 +85,7 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         interaction=first.interaction,
         encoder=encoder,
         journal=journal,
+        intake=SpoolingJournal(journal, settings.spool_dir),
         memory=_memory(settings),
         ahead=_ahead(settings, encoder, cache, client),
         learning=first.learning,

@@ -29,6 +29,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from adaptation.errors import StoreError
 from adaptation.journal.failures import explain
+from adaptation.journal.sqlite_file import SqliteFile
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Database:
         self._lock = threading.Lock()
         self._orphans: list[object] = []
         self.engine = self._make_engine(create)
+        path = Path(self.url.database or "")
+        self._file = SqliteFile(path, self.engine) if self.is_sqlite else None
         _OPEN.add(self)
 
     @property
@@ -109,6 +112,8 @@ class Database:
                 f"The journal has been busy writing for {LOCK_TIMEOUT_S:.0f} s; try again."
             )
         try:
+            if self._file is not None:
+                self._file.check()
             yield
         finally:
             self._lock.release()

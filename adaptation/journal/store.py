@@ -115,13 +115,17 @@ class Journal:
         record = EventRecord(kind=kind, project_id=project_id, payload=payload or {})
         return self._write(lambda connection: append.add_event(connection, record))
 
-    def keep_delivery(self, body: str) -> int:
+    def keep_delivery(self, body: str, received_at: datetime | None = None) -> int:
         """Keep a message as it came, when reading it takes longer than its sender waits.
+
+        Args:
+            body: Its text.
+            received_at: When it came; now, if not given.
 
         Returns:
             An id for `finish_delivery`; until then it is among the `deliveries`.
         """
-        return self._write(lambda connection: append.add_delivery(connection, body))
+        return self._write(lambda connection: append.add_delivery(connection, body, received_at))
 
     def finish_delivery(self, delivery_id: int) -> None:
         """Drop a message whose content is in the journal now."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaptation.errors import InputError
-from adaptation.journal import Journal
+from adaptation.journal import SpoolingJournal
 from adaptation.journal.records import utc_now
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import Answer, InteractivePredictor
@@ -133,7 +133,7 @@ class ClickHandler:
         *,
         served: ServedModel,
         encoder: Encoder,
-        journal: Journal,
+        journal: SpoolingJournal,
         memory: PromptState,
         ahead: Prefetcher | None,
         link_late: Callable[[], None],

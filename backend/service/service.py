@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from adaptation.errors import ProtocolError, StropError
-from adaptation.journal import Journal
+from adaptation.journal import Journal, SpoolingJournal
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import InteractivePredictor
 from backend.embeddings.encoder import Encoder
@@ -36,6 +36,7 @@ class SegmentationService:
         interaction: The click path, with its model.
         encoder: Gives embeddings of tasks' images.
         journal: Keeps everything; the service closes it.
+        intake: Keeps what arrives also while the journal fails; the service closes it.
         memory: Of the objects in work.
         ahead: Encodes what will be clicked on next; None: nothing is encoded ahead.
         learning: Gives weights and learns.
@@ -50,6 +51,7 @@ class SegmentationService:
         interaction: InteractivePredictor,
         encoder: Encoder,
         journal: Journal,
+        intake: SpoolingJournal,
         memory: PromptState,
         ahead: Prefetcher | None = None,
         learning: Learning | None = None,
@@ -58,13 +60,13 @@ class SegmentationService:
         max_waiting: int = 28,
     ) -> None:
         learning = learning or NoLearning()
-        self._journal, self._ahead = journal, ahead
+        self._journal, self._intake, self._ahead = journal, intake, ahead
         self._learning, self._keeper = learning, keeper
-        self._submissions = SubmissionHandler(journal, memory, learning)
+        self._submissions = SubmissionHandler(journal, intake, memory, learning)
         self._clicks = ClickHandler(
             served=ServedModel(interaction=interaction, learning=learning),
             encoder=encoder,
-            journal=journal,
+            journal=intake,
             memory=memory,
             ahead=ahead,
             link_late=self._submissions.take_up,
@@ -72,6 +74,7 @@ class SegmentationService:
             options=options or ClickOptions(),
         )
         self._submissions.take_up()
+        intake.start(self._submissions.take_up)
         self._max_waiting = max_waiting
         self._places = threading.BoundedSemaphore(max_waiting)
         self._watcher: BaseWatcher | None = None
@@ -143,6 +146,7 @@ class SegmentationService:
             self._watcher.stop(timeout_s)
         if self._ahead is not None:
             self._ahead.stop(timeout_s)
+        self._intake.close(timeout_s)
         self._submissions.close()
         self._learning.stop(timeout_s)
         if self._keeper is not None:

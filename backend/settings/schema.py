@@ -394,6 +394,11 @@ class Settings(Section):
         return self.data_dir / "sessions"
 
     @property
+    def spool_dir(self) -> Path:
+        """Folder of clicks and webhooks that the journal did not take yet."""
+        return self.data_dir / "spool"
+
+    @property
     def journal_url(self) -> str:
         """The journal's database URL; it may hold a password, so it is never logged."""
         if self.journal.url is not None:
