@@ -39,6 +39,7 @@ from backend.protocol import AnswerKind, AnswerStyle
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickOptions, PromptState, ServedModel
 from backend.service.prompt_state import DrawnBoxes, ObjectStates
+from backend.service.state_files import StateFiles
 from backend.service.service import SegmentationService
 from backend.settings import Settings, load_learner
 
@@ -184,16 +185,18 @@ def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageL
     rules = HostRules.parse(options.allowed_hosts, options.allowed_networks)
     source = ImageSource(
         client,
-        Fetcher(rules, timeout_s=(5.0, options.timeout_s)),
+        Fetcher(rules, timeout_s=(5.0, options.timeout_s), deadline_s=options.download_s),
         public_urls=settings.label_studio.public_urls,
         folders=options.allowed_folders,
         max_bytes=_bytes(options.max_file_mb),
+        deadline_s=options.download_s,
     )
     return ImageLoader(
         source,
         max_pixels=int(options.max_megapixels * 1e6),
         cache_bytes=_bytes(options.memory_mb),
         max_age_s=options.max_age_s,
+        max_waiting=max(2, (settings.server.threads - RESERVED_THREADS) // 2),
     )
 
 
@@ -219,7 +222,9 @@ def _store(settings: Settings) -> EmbeddingStore | None:
 def _memory(settings: Settings) -> PromptState:
     return PromptState(
         states=ObjectStates(
-            max_objects=settings.sessions.max_objects, ttl_s=settings.sessions.ttl_s
+            max_objects=settings.sessions.max_objects,
+            ttl_s=settings.sessions.ttl_s,
+            files=StateFiles(settings.objects_dir, settings.sessions.max_objects),
         ),
         boxes=DrawnBoxes(ttl_s=settings.inference.box_ttl_s),
     )

@@ -17,6 +17,8 @@ from gunicorn.glogging import Logger
 
 from adaptation.errors import StropError
 from backend.server.app import create_app
+from backend.server.buffering import BufferingWorker
+from backend.server.folder_lock import lock_folder
 from backend.server.ports import address, check_port
 from backend.settings import Settings
 
@@ -61,7 +63,7 @@ class GunicornApplication(BaseApplication):
         server = self._settings.server
         options: dict[str, object] = {
             "bind": address(server.host, server.port),
-            "worker_class": "gthread",
+            "worker_class": BufferingWorker,
             "workers": 1,
             "threads": server.threads,
             "timeout": LOAD_TIMEOUT_S,
@@ -95,8 +97,9 @@ def serve(settings: Settings) -> NoReturn:
     """Serve until a signal stops it, and end the process with an exit code.
 
     Raises:
-        SettingsError: The port is taken.
+        SettingsError: The port is taken, or the data folder belongs to another server.
     """
+    lock_folder(settings.data_dir)  # held until this process and its worker have ended
     check_port(settings.server.host, settings.server.port)
     parent = os.getpid()
     try:

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from adaptation.predictor.interactive import ObjectState
 from adaptation.types import Box, Click
@@ -43,6 +44,22 @@ class ObjectKey:
     object_id: str
 
 
+class KeptStates(Protocol):
+    """Where the newest states outlive the process: `backend.service.state_files.StateFiles`."""
+
+    def save(self, key: ObjectKey, state: ObjectState, decoder_id: str) -> None:
+        """Keep one; returns at once."""
+
+    def load(self, key: ObjectKey) -> tuple[str, ObjectState] | None:
+        """The decoder's id and the state of an object."""
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Remove those of a task."""
+
+    def close(self) -> None:
+        """Write what waits."""
+
+
 @dataclass(slots=True)
 class _Kept:
     states: tuple[tuple[str, ObjectState], ...]
@@ -55,11 +72,20 @@ class ObjectStates:
     Args:
         max_objects: Objects remembered at most.
         ttl_s: Seconds after which an untouched object is forgotten.
+        files: The newest states on the disk, for what is forgotten here; None: none.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, *, max_objects: int, ttl_s: float, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        max_objects: int,
+        ttl_s: float,
+        files: KeptStates | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self._max_objects, self._ttl_s, self._clock = max_objects, ttl_s, clock
+        self._files = files
         self._kept: OrderedDict[ObjectKey, _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -79,6 +105,9 @@ class ObjectStates:
             self._expire()
             kept = self._kept.get(key)
             states = kept.states if kept is not None else ()
+        if self._files is not None and kept is None:
+            found = self._files.load(key)
+            states = () if found is None else (found,)
         fitting = [
             state for maker, state in states if maker == decoder_id and state.precedes(clicks, box)
         ]
@@ -91,12 +120,21 @@ class ObjectStates:
             states = ((decoder_id, state), *(old.states if old is not None else ()))
             self._kept[key] = _Kept(states[:KEPT_STATES], self._clock())
             self._expire()
+        if self._files is not None:
+            self._files.save(key, state, decoder_id)
 
     def forget_task(self, project_id: str, task_id: str) -> None:
         """Forget all objects of a task: it was submitted."""
         with self._lock:
             for key in [k for k in self._kept if _is_in_task(k.place, project_id, task_id)]:
                 del self._kept[key]
+        if self._files is not None:
+            self._files.forget_task(project_id, task_id)
+
+    def close(self) -> None:
+        """Write what waits to be written."""
+        if self._files is not None:
+            self._files.close()
 
     def _expire(self) -> None:
         oldest_allowed = self._clock() - self._ttl_s

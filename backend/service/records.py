@@ -84,8 +84,9 @@ class ClickResult:
     adapter_version: str
 
 
-Outcome = Literal["answered", "superseded", "nothing positive"]
-"""Why a request got masks or none: computed; a newer one waited; there was no object to find."""
+Outcome = Literal["answered", "superseded", "nothing positive", "given up"]
+"""Why a request got masks or none: computed; a newer one waited; there was no object to find; its
+client hung up, or its time was over."""
 
 
 def interaction_record(

@@ -19,14 +19,13 @@ from backend.learning.interface import Learning, NoLearning
 from backend.protocol import parse_label_config, parse_predict, parse_setup, render_nothing
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickHandler, ClickOptions, PromptState, ServedModel
+from backend.service.patience import BusyError, Patience
 from backend.service.stopwatch import Stopwatch
 from backend.service.submissions import SubmissionHandler
 
+__all__ = ["BusyError", "SegmentationService"]
+
 logger = logging.getLogger(__name__)
-
-
-class BusyError(StropError):
-    """More clicks wait than there are threads for; HTTP 503."""
 
 
 class SegmentationService:
@@ -61,7 +60,7 @@ class SegmentationService:
     ) -> None:
         learning = learning or NoLearning()
         self._journal, self._intake, self._ahead = journal, intake, ahead
-        self._learning, self._keeper = learning, keeper
+        self._learning, self._keeper, self._memory = learning, keeper, memory
         self._submissions = SubmissionHandler(journal, intake, memory, learning)
         self._clicks = ClickHandler(
             served=ServedModel(interaction=interaction, learning=learning),
@@ -115,18 +114,24 @@ class SegmentationService:
             logger.warning("labeling config of project %s: %s", request.project_id, problem)
         return {"model_version": self.model_version}
 
-    def predict(self, body: object) -> dict[str, Any]:
+    def predict(
+        self, body: object, is_gone: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any]:
         """Answer clicks; where tasks were only opened, have their images encoded.
+
+        Args:
+            body: The request's JSON.
+            is_gone: Whether its client has hung up.
 
         Raises:
             StropError: See `adaptation.errors` for what becomes of each kind; BusyError.
         """
-        watch = Stopwatch()
+        watch, patience = Stopwatch(), Patience(is_gone)
         with watch.stage("parse"):
             request = parse_predict(body)
         if request.clicked is not None:
             with self._admitted():
-                return self._clicks.answer(request, request.clicked, watch)
+                return self._clicks.answer(request, request.clicked, watch, patience)
         if not request.is_interactive and self._ahead is not None:
             self._ahead.opened(request)
         return render_nothing(request, self.model_version)
@@ -148,6 +153,7 @@ class SegmentationService:
             self._ahead.stop(timeout_s)
         self._intake.close(timeout_s)
         self._submissions.close()
+        self._memory.states.close()
         self._learning.stop(timeout_s)
         if self._keeper is not None:
             self._keeper.stop()

@@ -231,6 +231,9 @@ class ImageSettings(Section):
     max_megapixels: float = Field(default=100, gt=0, description="Larger images are refused.")
     max_file_mb: float = Field(default=256, gt=0, description="Larger files are refused.")
     timeout_s: float = Field(default=20, gt=0, description="A host must answer within this time.")
+    download_s: float = Field(
+        default=60, gt=0, le=95, description="A file must be here within this time, all of it."
+    )
     max_age_s: float = Field(
         default=600, ge=0, description="A file is read again after this time, in case it changed."
     )
@@ -392,6 +395,11 @@ class Settings(Section):
     def adapters_dir(self) -> Path:
         """Folder of what sessions learned."""
         return self.data_dir / "sessions"
+
+    @property
+    def objects_dir(self) -> Path:
+        """Folder of the newest state of each object in work."""
+        return self.data_dir / "objects"
 
     @property
     def spool_dir(self) -> Path:
