@@ -93,6 +93,7 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         keeper=_keeper(settings, images),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
+        client=client if settings.label_studio.token is not None else None,
     )
     service.follow(watcher, served)
     return service
@@ -216,7 +217,9 @@ def _store(settings: Settings) -> EmbeddingStore | None:
         return RedisStore(url, _bytes(options.redis_mb))
     if options.disk_mb == 0:
         return None
-    return DiskStore(settings.embeddings_dir, _bytes(options.disk_mb))
+    return DiskStore(
+        settings.embeddings_dir, _bytes(options.disk_mb), _bytes(options.min_free_mb)
+    )
 
 
 def _memory(settings: Settings) -> PromptState:

@@ -254,6 +254,24 @@ class Journal:
         """Messages that are not finished, oldest first: what a crash left to do."""
         return read.iterate_deliveries(self._database)
 
+    def known_versions(self, project_id: str) -> set[tuple[str, datetime | None]]:
+        """Annotation id and ``updated_at`` of every version of a project's annotations."""
+        statement = select(SUBMISSIONS.c.annotation_id, SUBMISSIONS.c.updated_at)
+        with self._database.reading() as connection:
+            rows = connection.execute(statement.where(SUBMISSIONS.c.project_id == project_id))
+            return {(row.annotation_id, row.updated_at) for row in rows}
+
+    def last_heard(self) -> list[tuple[str, datetime]]:
+        """Every project with the time of its last submission, or of its first click."""
+        found: dict[str, datetime] = {}
+        clicks = func.min(INTERACTIONS.c.created_at)
+        news = func.max(SUBMISSIONS.c.received_at)
+        with self._database.reading() as connection:
+            for table, time in ((INTERACTIONS, clicks), (SUBMISSIONS, news)):
+                statement = select(table.c.project_id, time).group_by(table.c.project_id)
+                found |= {row[0]: row[1] for row in connection.execute(statement)}
+        return sorted(found.items())
+
     def counts(self, project_id: str | None = None) -> dict[str, int]:
         """How much there is, by kind."""
         of_project = {"project_id": project_id}

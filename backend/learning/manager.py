@@ -125,6 +125,7 @@ class SessionManager:
             sam, settings, self._reader, self._index, self._adapters, embed, pause, most
         )
         self._to_merge: list[str] = []
+        self._mended: set[str] = set()
         journal.append_event("learning_began")
 
     # Answers -----------------------------------------------------------------------------------
@@ -306,6 +307,7 @@ class SessionManager:
     def _wake(self, name: str, project_id: str) -> _OpenSession:
         known = self._open.get(name)
         if known is None or known.session.n_objects >= MAX_HISTORY:
+            self._mend(name, project_id)
             origin, start = self._adapters.origin(name, start_of(project_id))
             session = LearningSession(self._sam, self._settings, self._options.seed, origin)
             known = self._open[name] = _OpenSession(name, project_id, session, start)
@@ -314,6 +316,21 @@ class SessionManager:
             _, asleep = self._open.popitem(last=False)
             logger.info("session %s goes to sleep", asleep.name)
         return known
+
+    def _mend(self, name: str, project_id: str) -> None:
+        """Make a session again whose weights are not those that the journal speaks of.
+
+        So it is when its file was damaged or removed; tried once, it may be impossible.
+        """
+        _, version = self._index.versions.get(name, (project_id, None))
+        held = self._adapters.adapter(name)
+        if version is None or name in self._mended or (held and held.version == version):
+            return
+        self._mended.add(name)
+        events = [event for _, event in read_events(self._journal, project_id)]
+        session = self._rebuilt(project_id, events).sessions.get(name)
+        if session is not None:
+            self._adapters.publish(name, session.adapter)
 
     @contextmanager
     def _whole(self, opened: _OpenSession) -> Iterator[None]:

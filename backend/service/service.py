@@ -15,10 +15,12 @@ from adaptation.predictor.interactive import InteractivePredictor
 from backend.embeddings.encoder import Encoder
 from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
+from backend.label_studio.client import LabelStudioClient
 from backend.learning.interface import Learning, NoLearning
 from backend.protocol import parse_label_config, parse_predict, parse_setup, render_nothing
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickHandler, ClickOptions, PromptState, ServedModel
+from backend.service.missed import MissedAnnotations
 from backend.service.patience import BusyError, Patience
 from backend.service.stopwatch import Stopwatch
 from backend.service.submissions import SubmissionHandler
@@ -42,6 +44,7 @@ class SegmentationService:
         keeper: Keeps the images that were clicked on; None: they are not kept.
         options: How clicks are answered.
         max_waiting: Clicks in work and waiting, of all objects; more are refused.
+        client: Tells what was submitted while nobody listened; None: nobody is asked.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class SegmentationService:
         keeper: AlbumWriter | None = None,
         options: ClickOptions | None = None,
         max_waiting: int = 28,
+        client: LabelStudioClient | None = None,
     ) -> None:
         learning = learning or NoLearning()
         self._journal, self._intake, self._ahead = journal, intake, ahead
@@ -73,7 +77,11 @@ class SegmentationService:
             options=options or ClickOptions(),
         )
         self._submissions.take_up()
-        intake.start(self._submissions.take_up)
+        self._missed: MissedAnnotations | None = None
+        if client is not None:
+            self._missed = MissedAnnotations(client, journal, self._submissions.receive)
+        intake.start(self._submissions.take_up, self._look_for_missed)
+        self._look_for_missed()
         self._max_waiting = max_waiting
         self._places = threading.BoundedSemaphore(max_waiting)
         self._watcher: BaseWatcher | None = None
@@ -145,12 +153,18 @@ class SegmentationService:
         """
         self._submissions.receive(body)
 
+    def _look_for_missed(self) -> None:
+        if self._missed is not None:
+            self._missed.look()
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Drop what was to be encoded ahead, finish what was submitted, close the journal."""
         if self._watcher is not None:
             self._watcher.stop(timeout_s)
         if self._ahead is not None:
             self._ahead.stop(timeout_s)
+        if self._missed is not None:
+            self._missed.stop(timeout_s)
         self._intake.close(timeout_s)
         self._submissions.close()
         self._memory.states.close()

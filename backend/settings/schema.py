@@ -255,6 +255,11 @@ class EmbeddingSettings(Section):
     disk_mb: float = Field(
         default=20_000, ge=0, description="Disk for embeddings; the oldest leave first; 0: none."
     )
+    min_free_mb: float = Field(
+        default=500,
+        ge=0,
+        description="The oldest leave, too, while the disk has less room; of small disks a 1/4.",
+    )
     folder: OptionalPath = Field(
         default=None, description="Where they lie; empty: the folder embeddings in data_dir."
     )

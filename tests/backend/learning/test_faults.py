@@ -146,3 +146,26 @@ def learned_event(seq: int, position: int) -> Learned:
         turned_back=False,
         version="v",
     )
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_damaged_session_file_is_made_again(tmp_path: Path, is_running: bool) -> None:
+    """Damaged between two runs, or while the session is not in memory."""
+    with learning_service(tmp_path) as service:
+        draw(service, 0)
+        rest(service)
+        right = version_now(service, tmp_path)
+        (path,) = (tmp_path / "sessions").glob("project-1.safetensors")
+        content = path.read_bytes()
+        path.write_bytes(content[:-64] + bytes(64))  # still safetensors, other numbers
+        if is_running:
+            learning_of(service)._manager._open.clear()
+            learning_of(service)._manager._adapters._held.clear()
+            draw(service, 1)
+            rest(service)
+            began = events_of(tmp_path, "session_began")[-1].payload
+            assert (began["start"], began["version"]) == ("saved", right)
+    if not is_running:
+        with learning_service(tmp_path) as service:
+            rest(service)
+            assert version_now(service, tmp_path) == right
