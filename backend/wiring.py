@@ -16,9 +16,7 @@ from adaptation.models.base_decoder import Registry
 from adaptation.models.catalog import load_model
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection
-from adaptation.predictor.guided_filter import EdgeSettings
 from adaptation.predictor.interactive import Corrector, InteractivePredictor
-from adaptation.predictor.zoom import ZoomSettings
 from adaptation.storage.album import Album
 from backend.embeddings.cache import EmbeddingCache
 from backend.embeddings.disk_store import DiskStore
@@ -39,8 +37,8 @@ from backend.protocol import AnswerKind, AnswerStyle
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickOptions, PromptState, ServedModel
 from backend.service.prompt_state import DrawnBoxes, ObjectStates
-from backend.service.state_files import StateFiles
 from backend.service.service import SegmentationService
+from backend.service.state_files import StateFiles
 from backend.settings import Settings, load_learner
 
 logger = logging.getLogger(__name__)
@@ -73,9 +71,9 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         return ServedModel(
             interaction=InteractivePredictor(
                 sam,
-                _zoom(settings),
+                settings.zoom,
                 _corrector(sam, learner),
-                edges=EdgeSettings(**settings.edges.model_dump()),
+                edges=settings.edges,
             ),
             learning=_learning(settings, sam, encoder, journal, learner, folder),
         )
@@ -217,9 +215,7 @@ def _store(settings: Settings) -> EmbeddingStore | None:
         return RedisStore(url, _bytes(options.redis_mb))
     if options.disk_mb == 0:
         return None
-    return DiskStore(
-        settings.embeddings_dir, _bytes(options.disk_mb), _bytes(options.min_free_mb)
-    )
+    return DiskStore(settings.embeddings_dir, _bytes(options.disk_mb), _bytes(options.min_free_mb))
 
 
 def _memory(settings: Settings) -> PromptState:
@@ -258,10 +254,6 @@ def _click_options(settings: Settings) -> ClickOptions:
         decodes=settings.inference.decodes,
         style=style,
     )
-
-
-def _zoom(settings: Settings) -> ZoomSettings:
-    return ZoomSettings(**settings.zoom.model_dump())
 
 
 def _bytes(megabytes: float) -> int:

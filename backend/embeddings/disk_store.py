@@ -12,7 +12,6 @@ import os
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from adaptation.errors import StoreError
+from adaptation.storage.files import write_bytes
 from adaptation.types import Embedding
 from backend.embeddings.store import DamagedEntryError, EmbeddingKey, StoreStats, pack, unpack
 
@@ -64,7 +64,7 @@ class DiskStore:
         self._entries = self._n_bytes = self._unseen = self._evicted = self._damaged = 0
         try:
             root.mkdir(parents=True, exist_ok=True)
-            _write_whole(root / "probe", b"")
+            write_bytes(root / "probe", b"")
             (root / "probe").unlink(missing_ok=True)
         except OSError as error:
             raise _store_error("write", error) from error
@@ -99,7 +99,7 @@ class DiskStore:
             path.parent.mkdir(parents=True, exist_ok=True)  # someone may have removed all of it
             if not self._has_room(len(data)):
                 return
-            _write_whole(path, data)
+            write_bytes(path, data)
             self._count(len(data))
         except OSError as error:
             raise _store_error("write", error) from error
@@ -195,17 +195,6 @@ def _entries_of(folder: Path) -> list[os.DirEntry[str]]:
     with contextlib.suppress(FileNotFoundError):
         return list(os.scandir(folder))
     return []
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside, then rename: readers see the old file, none, or all of the new one."""
-    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _store_error(verb: str, error: OSError) -> StoreError:

@@ -143,7 +143,9 @@ class ImageSource:
                 return self._from_label_studio(path, left_s)
         if urlsplit(url).scheme not in ("http", "https"):
             raise ImageError("The image's address redirects to something that is not http(s).")
-        return self._fetcher.fetch(url.replace(" ", "%20"), max_bytes=self._max_bytes, deadline_s=left_s)
+        return self._fetcher.fetch(
+            url.replace(" ", "%20"), max_bytes=self._max_bytes, deadline_s=left_s
+        )
 
     def _from_label_studio(self, path: str, left_s: float) -> HttpBody:
         if not _LABEL_STUDIO_PATHS.match(path) or _climbs(path):

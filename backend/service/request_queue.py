@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-
 Check = Callable[[], object]
 """Raises what should end the waiting."""
 

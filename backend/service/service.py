@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from adaptation.errors import ProtocolError, StropError
+from adaptation.errors import ProtocolError
 from adaptation.journal import Journal, SpoolingJournal
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import InteractivePredictor
@@ -122,9 +122,7 @@ class SegmentationService:
             logger.warning("labeling config of project %s: %s", request.project_id, problem)
         return {"model_version": self.model_version}
 
-    def predict(
-        self, body: object, is_gone: Callable[[], bool] = lambda: False
-    ) -> dict[str, Any]:
+    def predict(self, body: object, is_gone: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """Answer clicks; where tasks were only opened, have their images encoded.
 
         Args:

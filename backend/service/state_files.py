@@ -24,6 +24,7 @@ from torch import Tensor
 
 from adaptation.predictor.interactive import ObjectState
 from adaptation.predictor.zoom import View
+from adaptation.storage.files import write_whole
 from adaptation.types import Box, Click
 from backend.service.prompt_state import ObjectKey
 
@@ -114,13 +115,11 @@ class StateFiles:
 
     def _write(self, key: ObjectKey, decoder_id: str, state: ObjectState) -> None:
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
         logits = state.low_res_logits.detach().cpu().contiguous().clone()
         about = {"decoder_id": decoder_id, "crc": _crc(logits), **_about(state)}
-        partial = path.with_suffix(".partial")
-        save_file({"logits": logits}, partial, {"about": json.dumps(about)})
-        partial.replace(path)
+        metadata = {"about": json.dumps(about)}
+        write_whole(path, lambda draft: save_file({"logits": logits}, draft, metadata))
         self._n_files += is_new
         if self._n_files > self._max_objects + self._max_objects // 8:
             self._make_room()

@@ -144,7 +144,9 @@ def test_where_neither_takes_it_the_sender_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.postgres
-def test_a_frozen_server_holds_nobody_for_long(postgres_server: PostgresServer, tmp_path: Path) -> None:
+def test_a_frozen_server_holds_nobody_for_long(
+    postgres_server: PostgresServer, tmp_path: Path
+) -> None:
     name = interaction().request_id
     with Journal(postgres_server.url) as journal:
         intake = SpoolingJournal(journal, tmp_path)

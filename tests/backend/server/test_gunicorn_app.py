@@ -150,7 +150,9 @@ def test_requests_that_arrive_in_pieces_or_close_together_are_served(server: Ser
         connection.sendall(2 * (head + body))
         assert b"model_version" in _answer(connection)
         assert b"model_version" in _answer(connection)
-        chunked = head.replace(f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked")
+        chunked = head.replace(
+            f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked"
+        )
         connection.sendall(chunked + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n")
         assert b"model_version" in _answer(connection)
 
