@@ -145,6 +145,24 @@ def export(settings: Settings, out: str, format: str, project: str | None) -> No
     sys.exit(export_command(settings.journal_url, out, format, project))
 
 
+@strop.command()
+@settings_options
+@click.option("--project", required=True, help="Number of the project.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file.")
+@click.option("--json", "as_json", is_flag=True, help="The figures, not the page.")
+@click.option("--recount", is_flag=True, help="Count everything anew from the journal first.")
+def report(
+    settings: Settings, project: str, out: Path | None, as_json: bool, recount: bool
+) -> None:
+    """Write a project's insights as one HTML file, or its figures as JSON."""
+    from backend.commands.report import write_report
+
+    target = out or (None if as_json else Path(f"strop-project-{project}.html"))
+    click.echo(write_report(settings, project, target, as_json=as_json, recount=recount), nl=False)
+    if target is not None:
+        click.echo()
+
+
 @strop.group()
 def ranking() -> None:
     """Have people rank the decoder's masks in a Label Studio project of its own."""

@@ -29,6 +29,8 @@ from backend.images.album_writer import AlbumWriter
 from backend.images.guarded_http import Fetcher, HostRules
 from backend.images.loader import ImageLoader
 from backend.images.sources import ImageSource
+from backend.insights.insights import Insights, InsightsOptions
+from backend.insights.store import FactStore
 from backend.label_studio.client import LabelStudioClient, Transport
 from backend.learning.interface import Learning, NoLearning
 from backend.learning.manager import OnlineOptions
@@ -176,6 +178,18 @@ def build_client(settings: Settings) -> LabelStudioClient | None:
     return LabelStudioClient(
         Transport(options.url, _reveal(options.token), token_kind=options.token_kind)
     )
+
+
+def build_insights(settings: Settings, journal: Journal) -> Insights:
+    """What the journal says of the team's work."""
+    studio = settings.label_studio
+    options = InsightsOptions(
+        learning_is_on=settings.learning.is_on,
+        with_annotators=settings.insights.annotators,
+        label_studio_url=next(iter(studio.public_urls), studio.url),
+    )
+    store = FactStore(settings.insights_path, journal)
+    return Insights(journal, store, Album(settings.album_dir), options)
 
 
 def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageLoader:

@@ -91,6 +91,11 @@ class SegmentationService:
         """Name and digest of the model, as Label Studio keeps them with predictions."""
         return self._clicks.served.version
 
+    @property
+    def journal(self) -> Journal:
+        """What is kept of everything; for reading."""
+        return self._journal
+
     def swap(self, served: ServedModel, timeout_s: float = 10.0) -> None:
         """Answer with another base decoder from now on.
 

@@ -330,6 +330,17 @@ class LearningSettings(Section):
     seed: int = Field(default=0, description="Of the learner's draws.")
 
 
+class InsightsSettings(Section):
+    """The page that shows what Strop does for a team."""
+
+    is_on: bool = Field(
+        default=True, description="GET /insights; behind the server's password where one is set."
+    )
+    annotators: bool = Field(
+        default=False, description="Tell people apart: objects, clicks and seconds of each."
+    )
+
+
 class Settings(Section):
     """All settings of `strop serve`; the defaults serve the embedded model on one machine."""
 
@@ -358,6 +369,7 @@ class Settings(Section):
     journal: JournalSettings = JournalSettings()
     sessions: SessionSettings = SessionSettings()
     learning: LearningSettings = LearningSettings()
+    insights: InsightsSettings = InsightsSettings()
 
     @property
     def models_dir(self) -> Path:
@@ -378,6 +390,11 @@ class Settings(Section):
     def album_dir(self) -> Path:
         """Folder of the images that were clicked on."""
         return self.album.folder or self.data_dir / "images"
+
+    @property
+    def insights_path(self) -> Path:
+        """File of the rows behind the insights; derived, and may be deleted."""
+        return self.data_dir / "insights.db"
 
     @property
     def adapters_dir(self) -> Path:
