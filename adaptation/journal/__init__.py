@@ -9,7 +9,8 @@
     matching.py     which mask became which region              linking.py   stored, and kept up
     objects.py      clicks with their submitted mask, and masks that were turned down
     store.py        Journal             spool.py       what it does not take, until it does
-    postgres.py     connections with a time limit       export.py, command.py  to JSON lines and Parquet
+    postgres.py     connections with a time limit       sqlite_file.py a file that is taken away
+    export.py       to JSON lines and Parquet
 """
 
 from __future__ import annotations

@@ -132,8 +132,9 @@ class AdapterStore:
         self._path(name).unlink(missing_ok=True)
 
     def saved_version(self, name: str) -> str | None:
-        """Version of what a session's file holds; None where nothing of this base decoder can be
-        read, or it is not what was saved.
+        """Version of what a session's file holds; None where that is of no use here.
+
+        So it is where nothing of this base decoder can be read, or it is not what was saved.
         """
         try:
             return self._read(name).version

@@ -1,4 +1,4 @@
-"""How long a click is worth computing: until its client has gone, and below Label Studio's limit."""
+"""How long a click is worth computing: until its client has gone, or Label Studio hangs up."""
 
 from __future__ import annotations
 
