@@ -16,6 +16,7 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 
 from adaptation.errors import StropError
+from backend.server.allocator import share_arenas, start_trimming
 from backend.server.app import create_app
 from backend.server.buffering import BufferingWorker
 from backend.server.folder_lock import lock_folder
@@ -84,11 +85,13 @@ class GunicornApplication(BaseApplication):
         Raises:
             AppImportError: With the message of the deliberate error behind it.
         """
+        share_arenas()
         try:
             app = create_app(self._settings)
         except StropError as error:
             raise AppImportError(f"strop: {error}") from error
         host, port = self._settings.server.host, self._settings.server.port
+        start_trimming()
         logger.info("ready on http://%s", address(host, port))
         return app
 

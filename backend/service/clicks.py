@@ -57,6 +57,10 @@ enlarged: their borders are a pixel or two off in an image of a dozen megapixels
 covers forty pixels, and a click is answered in three quarters of the time."""
 
 
+LIKELY_DONE = 0.9
+"""Predicted IoU from which no further click on an object is expected, and none prepared for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClickOptions:
     """How clicks are answered.
@@ -309,6 +313,9 @@ class ClickHandler:
 
     def _look_ahead(self, served: ServedModel, job: ClickJob, answer: Answer) -> None:
         if self._ahead is None:
+            return
+        is_quiet = not self._turns.n_present() and self._ahead.is_idle()
+        if not is_quiet or answer.predicted_iou >= LIKELY_DONE:
             return
         view = served.interaction.next_view(answer)
         if view != answer.view:
