@@ -38,8 +38,8 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 class BufferedSocket:
     """A client's socket, with what has arrived already in front; else the socket itself."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, sock: socket.socket, max_body: int) -> None:
+        self._sock, self._max_body = sock, max_body
         self._data = bytearray()
         self._wanted: int | None = None
         self.give_up_at = 0.0
@@ -90,7 +90,10 @@ class BufferedSocket:
             self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._sock.setblocking(False)
         found = _LENGTH.search(head)
-        return end + len(_HEAD_END) + (int(found.group(1)) if found else 0)
+        n_body = int(found.group(1)) if found else 0
+        if n_body > self._max_body:
+            return 0
+        return end + len(_HEAD_END) + n_body
 
     def recv(self, size: int, *flags: int) -> bytes:
         """What has arrived first, then the socket."""
@@ -118,9 +121,11 @@ class BufferedSocket:
 class BufferingWorker(ThreadWorker):
     """Hands a connection to a thread when its request has arrived.
 
-    The request's size is bounded by the application; here a body that announces more than
-    ``MAX_GATHERED`` is handed on at once and refused there.
+    A request that announces a larger body than ``max_body`` is handed on at once, and refused by
+    the application.
     """
+
+    max_body = 64_000_000
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -129,7 +134,7 @@ class BufferingWorker(ThreadWorker):
     def enqueue_req(self, conn: Any) -> None:
         """Gather the request first."""
         if not isinstance(conn.sock, BufferedSocket):
-            conn.sock = BufferedSocket(conn.sock)
+            conn.sock = BufferedSocket(conn.sock, self.max_body)
         conn.sock.begin()
         if conn.sock.n_gathered and conn.sock.is_whole():
             self._hand_on(conn)
@@ -166,3 +171,8 @@ class BufferingWorker(ThreadWorker):
     def _forget(self, conn: Any) -> None:
         self._arriving.remove(conn)
         self.poller.unregister(conn.sock)
+
+
+def worker_for(max_body: int) -> type[BufferingWorker]:
+    """The kind of worker that waits for bodies of so many bytes at most."""
+    return type("Worker", (BufferingWorker,), {"max_body": max_body})

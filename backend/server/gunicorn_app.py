@@ -18,7 +18,7 @@ from gunicorn.glogging import Logger
 from adaptation.errors import StropError
 from backend.server.allocator import share_arenas, start_trimming
 from backend.server.app import create_app
-from backend.server.buffering import BufferingWorker
+from backend.server.buffering import worker_for
 from backend.server.folder_lock import lock_folder
 from backend.server.ports import address, check_port
 from backend.settings import Settings
@@ -64,7 +64,7 @@ class GunicornApplication(BaseApplication):
         server = self._settings.server
         options: dict[str, object] = {
             "bind": address(server.host, server.port),
-            "worker_class": BufferingWorker,
+            "worker_class": worker_for(int(server.max_request_mb * 1e6)),
             "workers": 1,
             "threads": server.threads,
             "timeout": LOAD_TIMEOUT_S,

@@ -224,7 +224,7 @@ class ImageSettings(Section):
 
 
 class EmbeddingSettings(Section):
-    """Where embeddings are kept: an image is encoded once, ever."""
+    """Where embeddings are kept: each image, and each close-up of it, is encoded once."""
 
     memory_mb: float = Field(
         default=512,

@@ -157,6 +157,14 @@ def test_requests_that_arrive_in_pieces_or_close_together_are_served(server: Ser
         assert b"model_version" in _answer(connection)
 
 
+def test_a_body_over_the_limit_is_refused_before_it_arrives(server: Server) -> None:
+    server.wait_until_up()
+    head = b"POST /predict HTTP/1.1\r\nHost: strop\r\nContent-Length: 900000000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(head + b"{")
+        assert b"413" in connection.recv(100)
+
+
 def _answer(connection: socket.socket) -> bytes:
     """One answer, read to its last byte."""
     data = b""
