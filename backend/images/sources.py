@@ -18,6 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, unquote_to_bytes, urljoin, urlsplit
@@ -52,7 +53,7 @@ class ImageSource:
         folders: Folders of this machine that local files are looked up in first, each a document
             root like Label Studio's ``LOCAL_FILES_DOCUMENT_ROOT``.
         max_bytes: Largest file.
-        deadline_s: Longest download from Label Studio, in seconds.
+        deadline_s: Longest download, with all its redirects, in seconds.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class ImageSource:
         public_urls: Sequence[str] = (),
         folders: Sequence[Path] = (),
         max_bytes: int,
-        deadline_s: float = 120.0,
+        deadline_s: float = 60.0,
     ) -> None:
         self._client = client
         self._fetcher = fetcher
@@ -91,8 +92,9 @@ class ImageSource:
         if local is not None:
             return local
         where = self._first_address(image_ref, task_id)
+        give_up_at = time.monotonic() + self._deadline_s
         for _ in range(MAX_REDIRECTS + 1):
-            download = self._request(where)
+            download = self._request(where, max(0.1, give_up_at - time.monotonic()))
             if download.location is None:
                 return download.content
             where = urljoin(where, download.location)
@@ -134,16 +136,18 @@ class ImageSource:
 
     # -- one request ------------------------------------------------------------------------------
 
-    def _request(self, url: str) -> HttpBody:
+    def _request(self, url: str, left_s: float) -> HttpBody:
         for base in self._bases:
             path = _path_below(base, url)
             if path is not None:
-                return self._from_label_studio(path)
+                return self._from_label_studio(path, left_s)
         if urlsplit(url).scheme not in ("http", "https"):
             raise ImageError("The image's address redirects to something that is not http(s).")
-        return self._fetcher.fetch(url.replace(" ", "%20"), max_bytes=self._max_bytes)
+        return self._fetcher.fetch(
+            url.replace(" ", "%20"), max_bytes=self._max_bytes, deadline_s=left_s
+        )
 
-    def _from_label_studio(self, path: str) -> HttpBody:
+    def _from_label_studio(self, path: str, left_s: float) -> HttpBody:
         if not _LABEL_STUDIO_PATHS.match(path) or _climbs(path):
             raise ImageError("The reference is a page of Label Studio, not one of its images.")
         client = self._label_studio()
@@ -158,7 +162,7 @@ class ImageSource:
                 reason = _REFUSED.get(reply.status_code, "see its log")
                 answer = f"Label Studio answered {reply.status_code} for the image"
                 raise ImageError(f"{answer}: {reason}.")
-            return HttpBody(content=read_limited(reply, self._max_bytes, self._deadline_s))
+            return HttpBody(content=read_limited(reply, self._max_bytes, left_s))
 
     # -- this machine's disk ----------------------------------------------------------------------
 

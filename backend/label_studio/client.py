@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, BinaryIO
 
 from backend.label_studio.http import LabelStudioAuthError, LabelStudioError, Transport
@@ -163,17 +164,33 @@ class LabelStudioClient:
         yield from map(_task, self._task_pages(int(after_id), only_unlabeled, params))
 
     def annotated_tasks(
-        self, project_id: str | int, *, page_size: int = 20
+        self,
+        project_id: str | int,
+        *,
+        page_size: int = 20,
+        changed_since: datetime | None = None,
     ) -> Iterator[AnnotatedTask]:
-        """All tasks with their meta and their annotations, page by page, by their ids."""
+        """Tasks with their meta and their annotations, page by page, by their ids.
+
+        Args:
+            project_id: The project.
+            page_size: Tasks a request.
+            changed_since: Only tasks that were changed later, as they are by every submission.
+        """
         params = {"project": int(project_id), "page_size": page_size, "fields": "all"}
-        yield from map(_annotated_task, self._task_pages(0, False, params))
+        pages = self._task_pages(0, False, params, changed_since)
+        yield from map(_annotated_task, pages)
 
     def _task_pages(
-        self, last: int, only_unlabeled: bool, params: Mapping[str, Any]
+        self,
+        last: int,
+        only_unlabeled: bool,
+        params: Mapping[str, Any],
+        changed_since: datetime | None = None,
     ) -> Iterator[Mapping[str, Any]]:
         while True:
-            asked = {"query": _task_query(last, only_unlabeled=only_unlabeled), **params}
+            query = _task_query(last, only_unlabeled=only_unlabeled, changed_since=changed_since)
+            asked = {"query": query, **params}
             answer = self.http.get_json("/api/tasks/", params={**asked, "resolve_uri": "false"})
             entries = answer["tasks"]
             yield from entries
@@ -265,14 +282,20 @@ def same_url(one: str, other: str) -> bool:
     return one.rstrip("/") == other.rstrip("/")
 
 
-def _task_query(after_id: int, *, only_unlabeled: bool) -> str:
+def _task_query(
+    after_id: int, *, only_unlabeled: bool, changed_since: datetime | None = None
+) -> str:
     wanted: list[tuple[str, str, int]] = [("id", "greater", after_id)]
     if only_unlabeled:
         wanted.append(("total_annotations", "equal", 0))
-    items = [
+    items: list[dict[str, Any]] = [
         {"filter": f"filter:tasks:{name}", "operator": operator, "type": "Number", "value": value}
         for name, operator, value in wanted
     ]
+    if changed_since is not None:
+        moment = changed_since.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        changed: dict[str, Any] = {"filter": "filter:tasks:updated_at", "operator": "greater"}
+        items.append({**changed, "type": "Datetime", "value": moment})
     filters = {"conjunction": "and", "items": items}
     return json.dumps({"ordering": ["tasks:id"], "filters": filters})
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, cast
 
 from flask import Blueprint, current_app, request
 
 from adaptation.errors import ProtocolError
+from backend.server.buffering import BufferedSocket
 from backend.service.service import SegmentationService
 
 blueprint = Blueprint("strop", __name__)
@@ -31,6 +33,12 @@ def _body() -> object:
         raise ProtocolError("The request's body must be JSON, and it is not.") from None
 
 
+def _is_gone() -> Callable[[], bool]:
+    """Tells whether this request's client has hung up, where the server can tell."""
+    connection = request.environ.get("gunicorn.socket")
+    return connection.is_gone if isinstance(connection, BufferedSocket) else lambda: False
+
+
 @blueprint.get("/")
 @blueprint.get("/health")
 def health() -> Reply:
@@ -47,7 +55,7 @@ def setup() -> Reply:
 @blueprint.post("/predict")
 def predict() -> Reply:
     """A click, an opened task, or a batch of tasks."""
-    return _service().predict(_body())
+    return _service().predict(_body(), _is_gone())
 
 
 @blueprint.post("/webhook")

@@ -84,8 +84,9 @@ class ClickResult:
     adapter_version: str
 
 
-Outcome = Literal["answered", "superseded", "nothing positive"]
-"""Why a request got masks or none: computed; a newer one waited; there was no object to find."""
+Outcome = Literal["answered", "superseded", "nothing positive", "given up"]
+"""Why a request got masks or none: computed; a newer one waited; there was no object to find; its
+client hung up, or its time was over."""
 
 
 def interaction_record(
@@ -179,8 +180,8 @@ def submission_record(submission: Submission, project_id: str, at: datetime) -> 
         task_id=submission.task_id,
         annotator=submission.annotator,
         received_at=at,
-        created_at=_parse_time(submission.created_at),
-        updated_at=_parse_time(submission.updated_at),
+        created_at=parse_time(submission.created_at),
+        updated_at=parse_time(submission.updated_at),
         lead_time_s=submission.lead_time_s,
         was_cancelled=submission.was_cancelled,
         regions=_regions(submission.regions),
@@ -201,7 +202,7 @@ def _region(region: SubmittedRegion) -> RegionRecord:
     return RegionRecord(region_id=region.region_id, label=region.label, kind=region.kind, rle=rle)
 
 
-def _parse_time(text: str | None) -> datetime | None:
+def parse_time(text: str | None) -> datetime | None:
     """An ISO 8601 time; None where it is missing or none."""
     if text is None:
         return None

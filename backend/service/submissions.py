@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from adaptation.errors import InputError, StoreError, StropError
-from adaptation.journal import Delivery, Journal, SubmissionRecord
+from adaptation.journal import Delivery, Journal, SpoolingJournal, SubmissionRecord
 from backend.learning.interface import Learning
 from backend.protocol import parse_webhook
 from backend.service.clicks import PromptState
@@ -28,12 +28,16 @@ class SubmissionHandler:
 
     Args:
         journal: Where it goes.
+        intake: Keeps messages also while the journal fails.
         memory: Of the objects in work; those of a submitted task are forgotten.
         learning: Learns from it.
     """
 
-    def __init__(self, journal: Journal, memory: PromptState, learning: Learning) -> None:
-        self._journal, self._memory, self._learning = journal, memory, learning
+    def __init__(
+        self, journal: Journal, intake: SpoolingJournal, memory: PromptState, learning: Learning
+    ) -> None:
+        self._journal, self._intake = journal, intake
+        self._memory, self._learning = memory, learning
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="submissions")
 
     def take_up(self) -> None:
@@ -47,17 +51,18 @@ class SubmissionHandler:
 
         Raises:
             ProtocolError: It is no event of Label Studio.
-            StoreError: It cannot be kept.
+            StoreError: It cannot be kept, neither in the journal nor in the spool.
         """
         event = parse_webhook(body)
         logger.info("webhook %s: project %s", event.action, event.project_id)
         if not event.submissions:
             return
-        self._journal.keep_delivery(json.dumps(body))
+        is_there = self._intake.keep_delivery(json.dumps(body))
         for submission in event.submissions:
             if submission.project_id is not None and submission.task_id is not None:
                 self._memory.forget_task(submission.project_id, submission.task_id)
-        self._run_behind(self._work_off)
+        if is_there:
+            self._run_behind(self._work_off)
 
     def learn_with(self, learning: Learning) -> None:
         """From now on, this learns from what is submitted."""
@@ -73,6 +78,9 @@ class SubmissionHandler:
         def guarded() -> None:
             try:
                 work()
+            except StoreError as error:
+                logger.error("submissions wait for the journal: %s", error)
+                self._intake.failed()
             except StropError as error:
                 logger.error("submissions wait for the next one: %s", error)
             except Exception:
