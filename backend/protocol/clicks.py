@@ -10,7 +10,7 @@ from typing import Any, Literal
 from adaptation.errors import ProtocolError
 from adaptation.types import Box, Click, Size
 from backend.protocol import fields
-from backend.protocol.labeling import LabelConfig
+from backend.protocol.labeling import NO_LABEL, LabelConfig
 from backend.protocol.tasks import TaskRef
 
 _OUTSIDE_TOLERANCE = 1.0
@@ -19,7 +19,9 @@ _OUTSIDE_TOLERANCE = 1.0
 _PIXEL_DIGITS = 6
 """Digits of a click's column and row that are meant."""
 
-_KEYPOINT, _RECTANGLE = "keypointlabels", "rectanglelabels"
+_KEYPOINT, _RECTANGLE = "keypoint", "rectangle"
+_LABELS = "labels"
+"""Type of the result that gives a label to what was drawn under the same id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +89,7 @@ class _Drawn:
     region: Mapping[str, Any]
     name: str
     region_id: str
-    type: str
+    shape: str
     label: str
     to_name: str
 
@@ -116,8 +118,8 @@ def parse_context(
     # Label Studio sends one label's regions; should it ever send more, they stay apart.
     own = [d for d in drawn if (d.label, d.to_name) == (newest.label, newest.to_name)]
     size = _agreed_size(own)
-    clicks = tuple(_parse_click(d, size) for d in own if d.type == _KEYPOINT)
-    rectangles = [d for d in own if d.type == _RECTANGLE]
+    clicks = tuple(_parse_click(d, size) for d in own if d.shape == _KEYPOINT)
+    rectangles = [d for d in own if d.shape == _RECTANGLE]
     box = _parse_box(rectangles[-1], size) if rectangles else None
     item_index = _parse_item_index(newest)
     return Clicked(
@@ -125,7 +127,7 @@ def parse_context(
         image_ref=tasks[0].image_ref(config, newest.to_name, item_index),
         label=newest.label,
         to_name=newest.to_name,
-        kind="keypoint" if newest.type == _KEYPOINT else "rectangle",
+        kind="keypoint" if newest.shape == _KEYPOINT else "rectangle",
         object_id=clicks[0].region_id if clicks else newest.region_id,
         clicks=clicks,
         box=box,
@@ -140,16 +142,18 @@ def _drawn_by_smart_tools(result: Sequence[Any]) -> list[_Drawn]:
     A keypoint without ``is_positive`` was restored from an earlier session as a plain point, which
     Label Studio sends along by mistake; it is neither a positive nor a negative click.
     """
+    regions = [(f"context.result[{i}]", fields.mapping(r, f"context.result[{i}]"))
+               for i, r in enumerate(result)]
+    labels = _labels_beside(regions)
     drawn: dict[str, _Drawn] = {}
     unknown: set[str] = set()
-    for index, raw in enumerate(result):
-        name = f"context.result[{index}]"
-        region = fields.mapping(raw, name)
+    for name, region in regions:
         kind = fields.text(region.get("type"), f"{name}.type")
-        if kind not in (_KEYPOINT, _RECTANGLE):
-            unknown.add(kind)
-        elif kind == _RECTANGLE or region.get("is_positive") is not None:
-            one = _parse_drawn(region, name, kind)
+        shape = kind.removesuffix(_LABELS)
+        if shape not in (_KEYPOINT, _RECTANGLE):
+            unknown |= {kind} - {_LABELS}
+        elif shape == _RECTANGLE or region.get("is_positive") is not None:
+            one = _parse_drawn(region, name, shape, labels)
             drawn[one.region_id] = one
     if unknown and not drawn:
         raise ProtocolError(
@@ -160,19 +164,43 @@ def _drawn_by_smart_tools(result: Sequence[Any]) -> list[_Drawn]:
     return list(drawn.values())
 
 
-def _parse_drawn(region: Mapping[str, Any], name: str, kind: str) -> _Drawn:
-    value = fields.mapping(region.get("value"), f"{name}.value")
-    labels = fields.sequence(value.get(kind), f"{name}.value.{kind}")
-    if not labels:
-        raise ProtocolError(f"'{name}' has no label: pick a label before clicking.")
+def _labels_beside(regions: Sequence[tuple[str, Mapping[str, Any]]]) -> Mapping[str, str]:
+    """The label of each region's id, where labels are results of their own."""
+    labels: dict[str, str] = {}
+    for name, region in regions:
+        if region.get("type") == _LABELS:
+            value = fields.mapping(region.get("value"), f"{name}.value")
+            given = fields.sequence(value.get(_LABELS), f"{name}.value.{_LABELS}")
+            if given:
+                region_id = fields.identifier(region.get("id"), f"{name}.id")
+                labels[region_id] = fields.text(given[0], f"{name}.value.{_LABELS}[0]")
+    return labels
+
+
+def _parse_drawn(
+    region: Mapping[str, Any], name: str, shape: str, labels: Mapping[str, str]
+) -> _Drawn:
+    region_id = fields.identifier(region.get("id"), f"{name}.id")
     return _Drawn(
         region=region,
         name=name,
-        region_id=fields.identifier(region.get("id"), f"{name}.id"),
-        type=kind,
-        label=fields.text(labels[0], f"{name}.value.{kind}[0]"),
+        region_id=region_id,
+        shape=shape,
+        label=_label_of(region, name, labels.get(region_id)),
         to_name=fields.text(region.get("to_name"), f"{name}.to_name"),
     )
+
+
+def _label_of(region: Mapping[str, Any], name: str, beside: str | None) -> str:
+    """The region's own label, or the one beside it; no label only where there is no control."""
+    kind = region["type"]
+    value = fields.mapping(region.get("value"), f"{name}.value")
+    if not kind.endswith(_LABELS):
+        return NO_LABEL if beside is None else beside
+    labels = fields.sequence(value.get(kind), f"{name}.value.{kind}")
+    if not labels:
+        raise ProtocolError(f"'{name}' has no label: pick a label before clicking.")
+    return fields.text(labels[0], f"{name}.value.{kind}[0]")
 
 
 def _agreed_size(drawn: Sequence[_Drawn]) -> Size:

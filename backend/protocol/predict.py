@@ -18,7 +18,8 @@ class PredictRequest:
     Args:
         project_id: The project's number, as text.
         tasks: All tasks of a batch; exactly one where something was clicked.
-        label_config: The project's labeling config of this moment.
+        label_config: The project's labeling config of this moment; where something was clicked,
+            with what the task brings to it.
         is_interactive: False when tasks were opened or predictions are fetched in bulk: nobody
             waits for a mask, the images are worth encoding ahead.
         clicked: What to answer; None when there is nothing, also where a click was announced
@@ -60,6 +61,8 @@ def parse_predict(body: object) -> PredictRequest:
     config = parse_label_config(fields.text(request.get("label_config"), "label_config"))
     params = request.get("params")
     context = fields.mapping(params, "params").get("context") if params is not None else None
+    if context is not None:
+        config = config.for_task(tasks[0].data)
     return PredictRequest(
         project_id=project_id,
         tasks=tasks,

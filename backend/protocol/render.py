@@ -8,7 +8,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,9 @@ def render_answer(
     clicked = request.clicked
     if clicked is None:
         raise ProtocolError("A request without clicks or a box has no answer.")
-    control = request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
+    config = request.label_config
+    control = config.answer_control(clicked.label, clicked.to_name, style.preferred)
+    clicked = replace(clicked, label=config.label_in(control, clicked.label, clicked.to_name))
     regions: list[Response] = []
     for number, candidate in enumerate(candidates):
         _check_size(candidate.mask, clicked.image_size)
@@ -169,7 +171,7 @@ def _regions(
     """One candidate's regions: one, or for outlines one for each piece of the mask."""
     if not candidate.mask.any():
         return []
-    values = _VALUES[control.kind](candidate.mask, style)
+    values = _VALUES[control.shape](candidate.mask, style)
     ids = [
         RegionId(request_id=region_id.request_id, candidate=region_id.candidate, part=part)
         for part in range(len(values))
@@ -177,9 +179,7 @@ def _regions(
     if len(values) == 1:
         ids = [region_id]
     envelope = {
-        "from_name": control.name,
         "to_name": clicked.to_name,
-        "type": control.kind,
         "original_width": clicked.image_size[1],
         "original_height": clicked.image_size[0],
         "image_rotation": 0,
@@ -188,9 +188,22 @@ def _regions(
     if clicked.item_index is not None:
         envelope["item_index"] = clicked.item_index
     return [
-        {**envelope, "id": str(one), "value": {**value, control.kind: [clicked.label]}}
+        {**envelope, **result, "id": str(one)}
         for one, value in zip(ids, values, strict=True)
+        for result in _results(control, clicked.label, value)
     ]
+
+
+def _results(control: Control, label: str, value: Response) -> list[Response]:
+    """What the editor itself writes: a shape with its label, or the shape and then its label."""
+    if control.kind != control.shape:
+        labeled = {**value, control.kind: [label]}
+        return [{"from_name": control.name, "type": control.kind, "value": labeled}]
+    results: list[Response] = [{"from_name": control.name, "type": control.kind, "value": value}]
+    if control.label_control is not None:
+        labeled = {**value, "labels": [label]}
+        results.append({"from_name": control.label_control, "type": "labels", "value": labeled})
+    return results
 
 
 def _brush(mask: Mask, style: AnswerStyle) -> list[Response]:
@@ -255,9 +268,9 @@ def _rectangle(mask: Mask, style: AnswerStyle) -> list[Response]:
 
 
 _VALUES: dict[str, Callable[[Mask, AnswerStyle], list[Response]]] = {
-    AnswerKind.BRUSH.region_type: _brush,
-    AnswerKind.BITMASK.region_type: _bitmask,
-    AnswerKind.POLYGON.region_type: _polygon,
-    AnswerKind.VECTOR.region_type: _vector,
-    AnswerKind.RECTANGLE.region_type: _rectangle,
+    AnswerKind.BRUSH.value: _brush,
+    AnswerKind.BITMASK.value: _bitmask,
+    AnswerKind.POLYGON.value: _polygon,
+    AnswerKind.VECTOR.value: _vector,
+    AnswerKind.RECTANGLE.value: _rectangle,
 }

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adaptation.errors import InputError
@@ -154,8 +154,7 @@ class ClickHandler:
             StropError: The labeling config has no control for a mask, the image cannot be read,
                 the clicks do not fit it, or a store fails.
         """
-        style = self._options.style
-        request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
+        clicked = self._as_answered(request, clicked)
         served = self.served
         with served.learning.click():
             job = self._job(clicked, watch)
@@ -171,6 +170,13 @@ class ClickHandler:
         return rendered
 
     # What is asked -------------------------------------------------------------------------------
+
+    def _as_answered(self, request: PredictRequest, clicked: Clicked) -> Clicked:
+        """The click, with its label as the submission of its mask will name it."""
+        config, preferred = request.label_config, self._options.style.preferred
+        control = config.answer_control(clicked.label, clicked.to_name, preferred)
+        label = config.label_in(control, clicked.label, clicked.to_name)
+        return replace(clicked, label=label)
 
     def _job(self, clicked: Clicked, watch: Stopwatch) -> ClickJob:
         arrived_at = utc_now()

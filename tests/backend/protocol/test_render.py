@@ -19,7 +19,7 @@ from adaptation.masks import Mask, iou
 from backend.protocol import (
     AnswerKind,
     AnswerStyle,
-    Candidate,
+    OfferedMask,
     PredictRequest,
     RegionId,
     new_request_id,
@@ -49,7 +49,7 @@ def every_control() -> PredictRequest:
 
 
 def render(request: PredictRequest, *masks: Mask, kind: AnswerKind | None = None) -> Payload:
-    candidates = [Candidate(mask=mask, score=0.9 - 0.1 * i) for i, mask in enumerate(masks)]
+    candidates = [OfferedMask(mask=mask, score=0.9 - 0.1 * i) for i, mask in enumerate(masks)]
     style = AnswerStyle() if kind is None else AnswerStyle(preferred=(kind,))
     return render_answer(
         request, candidates, request_id=REQUEST_ID, model_version="compact-1", style=style
@@ -137,7 +137,7 @@ class TestEnvelope:
     def test_scores_are_shares(self, score: float, shown: float) -> None:
         response = render_answer(
             click(),
-            [Candidate(mask=disc(), score=score)],
+            [OfferedMask(mask=disc(), score=score)],
             request_id=REQUEST_ID,
             model_version="v",
         )
@@ -222,7 +222,7 @@ class TestKinds:
         style = AnswerStyle(preferred=(AnswerKind.POLYGON,), min_part_share=0.0)
         response = render_answer(
             every_control(),
-            [Candidate(mask=mask, score=1)],
+            [OfferedMask(mask=mask, score=1)],
             request_id=REQUEST_ID,
             model_version="v",
             style=style,
@@ -234,7 +234,7 @@ class TestKinds:
             style = AnswerStyle(preferred=(AnswerKind.POLYGON,), polygon_tolerance=tolerance)
             response = render_answer(
                 every_control(),
-                [Candidate(mask=disc(), score=1)],
+                [OfferedMask(mask=disc(), score=1)],
                 request_id=REQUEST_ID,
                 model_version="v",
                 style=style,
