@@ -91,6 +91,7 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         keeper=_keeper(settings, images),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
+        max_pixels=_max_pixels(settings),
     )
     service.follow(watcher, served)
     return service
@@ -190,10 +191,14 @@ def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageL
     )
     return ImageLoader(
         source,
-        max_pixels=int(options.max_megapixels * 1e6),
+        max_pixels=_max_pixels(settings),
         cache_bytes=_bytes(options.memory_mb),
         max_age_s=options.max_age_s,
     )
+
+
+def _max_pixels(settings: Settings) -> int:
+    return int(settings.images.max_megapixels * 1e6)
 
 
 def build_embeddings(settings: Settings) -> EmbeddingCache:

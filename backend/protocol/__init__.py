@@ -3,10 +3,11 @@
 Everything here is pure: no network, no files, no clock.  Payloads were recorded from
 Label Studio 1.23; whatever does not fit them becomes a `ProtocolError` of one sentence.
 
-* `labeling` reads a project's labeling config,
+* `labeling` reads a project's labeling config (`config_tags` its tags, `task_values` what its
+  ``$name`` stand for in a task),
 * `tasks`, `clicks`, `predict` read /predict and /setup requests,
 * `render` writes answers,
-* `webhook` reads events, `regions` the masks in them,
+* `webhook` reads events, `submitted_regions` the objects in them, `regions` their masks,
 * `fields` checks single values.
 
 Percent of the image become pixels here and nowhere else.  A pixel is 100 / W percent wide, and
@@ -26,16 +27,17 @@ from backend.protocol.render import (
     render_answer,
     render_nothing,
 )
+from backend.protocol.submitted_regions import MAX_MASK_PIXELS, SubmittedRegion
 from backend.protocol.tasks import TaskRef
 from backend.protocol.webhook import (
     Submission,
-    SubmittedRegion,
     WebhookEvent,
     WebhookKind,
     parse_webhook,
 )
 
 __all__ = [
+    "MAX_MASK_PIXELS",
     "AnswerKind",
     "AnswerStyle",
     "OfferedMask",

@@ -142,8 +142,10 @@ def _drawn_by_smart_tools(result: Sequence[Any]) -> list[_Drawn]:
     A keypoint without ``is_positive`` was restored from an earlier session as a plain point, which
     Label Studio sends along by mistake; it is neither a positive nor a negative click.
     """
-    regions = [(f"context.result[{i}]", fields.mapping(r, f"context.result[{i}]"))
-               for i, r in enumerate(result)]
+    regions = [
+        (f"context.result[{i}]", fields.mapping(r, f"context.result[{i}]"))
+        for i, r in enumerate(result)
+    ]
     labels = _labels_beside(regions)
     drawn: dict[str, _Drawn] = {}
     unknown: set[str] = set()
@@ -276,10 +278,10 @@ def rectangle_corners(
         (x, y) in pixels from the image's top-left edge, so that a whole image is 0..W and 0..H.
     """
     height, width = size
-    x = fields.number(value.get("x"), f"{name}.x") / 100 * width
-    y = fields.number(value.get("y"), f"{name}.y") / 100 * height
-    along = fields.number(value.get("width"), f"{name}.width") / 100 * width
-    down = fields.number(value.get("height"), f"{name}.height") / 100 * height
+    x = fields.percent(value.get("x"), f"{name}.x") / 100 * width
+    y = fields.percent(value.get("y"), f"{name}.y") / 100 * height
+    along = fields.percent(value.get("width"), f"{name}.width") / 100 * width
+    down = fields.percent(value.get("height"), f"{name}.height") / 100 * height
     turn = math.radians(fields.number(value.get("rotation") or 0, f"{name}.rotation"))
     right = (along * math.cos(turn), along * math.sin(turn))
     below = (-down * math.sin(turn), down * math.cos(turn))

@@ -106,7 +106,7 @@ def _repeated(parent: Tag, data: Mapping[str, Any], left: list[int]) -> Iterator
 
 
 def _numbered(tag: Tag, flag: str, index: int, n_places: int) -> Tag:
-    """A copy with the index written in; the editor does so twice an attribute, inside of it once."""
+    """A copy with the index written in: by the editor, twice an attribute, and once inside it."""
     attributes = {
         name: value.replace(flag, str(index), n_places) for name, value in tag.attributes.items()
     }

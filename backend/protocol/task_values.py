@@ -1,4 +1,4 @@
-"""``$name`` in a labeling config -> the value in the task's data, as Label Studio's editor finds it.
+"""``$name`` in a labeling config -> the value in the task's data, by the rules of the editor.
 
 ``$image`` and ``$pages[0].url`` are the value itself, of any type; with more text around them or
 beside each other, as in ``http://host/$folder/$name``, they are filled in.

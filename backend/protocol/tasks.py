@@ -56,8 +56,8 @@ class TaskRef:
             value = value[item_index or 0] if 0 <= (item_index or 0) < len(value) else None
         if not isinstance(value, str) or not value:
             raise ProtocolError(
-                f"The data of task {self.task_id} has no image under '{_shown(expression)}', where the "
-                f"labeling config looks for '{name}'; it has: {_keys(self.data)}."
+                f"The data of task {self.task_id} has no image under '{_shown(expression)}', where "
+                f"the labeling config looks for '{name}'; it has: {_keys(self.data)}."
             )
         return value
 

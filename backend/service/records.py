@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
@@ -24,11 +23,14 @@ from adaptation.predictor.interactive import Answer
 from adaptation.predictor.zoom import View
 from backend.images.loader import ImageIdentity, TaskImage
 from backend.images.sources import public_reference
-from backend.protocol import RegionId, Submission, SubmittedRegion
+from backend.protocol import MAX_MASK_PIXELS, RegionId, Submission, SubmittedRegion
 from backend.service.prompt_state import CombinedPrompt, ObjectKey
 from backend.service.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
+
+SENSIBLE_YEARS = range(1970, 2200)
+"""Times outside of these are slips; at the calendar's edge they overflow wherever they are used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +164,9 @@ def _crop(answer: Answer) -> tuple[int, int, int, int] | None:
 # Submissions -------------------------------------------------------------------------------------
 
 
-def submission_record(submission: Submission, project_id: str, at: datetime) -> SubmissionRecord:
+def submission_record(
+    submission: Submission, project_id: str, at: datetime, max_pixels: int = MAX_MASK_PIXELS
+) -> SubmissionRecord:
     """The journal's record of a submission, with its masks decoded.
 
     A region whose mask cannot be decoded is kept without one: the rest of the annotation counts.
@@ -171,6 +175,7 @@ def submission_record(submission: Submission, project_id: str, at: datetime) -> 
         submission: As Label Studio sent it.
         project_id: Where the submission itself does not say.
         at: When it arrived, UTC.
+        max_pixels: Of an image whose masks are decoded.
     """
     return SubmissionRecord(
         event=submission.event,
@@ -183,30 +188,32 @@ def submission_record(submission: Submission, project_id: str, at: datetime) -> 
         updated_at=_parse_time(submission.updated_at),
         lead_time_s=submission.lead_time_s,
         was_cancelled=submission.was_cancelled,
-        regions=_regions(submission.regions),
+        regions=tuple(_region(region, max_pixels) for region in submission.regions),
         idempotency_key=submission.idempotency_key,
     )
 
 
-def _regions(regions: Sequence[SubmittedRegion]) -> tuple[RegionRecord, ...]:
-    return tuple(_region(region) for region in regions)
-
-
-def _region(region: SubmittedRegion) -> RegionRecord:
+def _region(region: SubmittedRegion, max_pixels: int) -> RegionRecord:
     try:
-        rle = encode_rle(region.mask())
+        rle = encode_rle(region.mask(max_pixels))
     except InputError as error:
         logger.warning("the mask of region %s cannot be decoded: %s", region.region_id, error)
+        rle = None
+    except Exception:
+        # A fault in here must not lose the annotation's other regions.
+        logger.exception("the mask of region %s cannot be decoded", region.region_id)
         rle = None
     return RegionRecord(region_id=region.region_id, label=region.label, kind=region.kind, rle=rle)
 
 
 def _parse_time(text: str | None) -> datetime | None:
-    """An ISO 8601 time; None where it is missing or none."""
+    """An ISO 8601 time; None where it is missing, none, or in no year that Label Studio knew."""
     if text is None:
         return None
     try:
         time = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
+        time = time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
+        time = time.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         return None
-    return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
+    return time if time.year in SENSIBLE_YEARS else None

@@ -16,7 +16,13 @@ from backend.embeddings.encoder import Encoder
 from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
 from backend.learning.interface import Learning, NoLearning
-from backend.protocol import parse_label_config, parse_predict, parse_setup, render_nothing
+from backend.protocol import (
+    MAX_MASK_PIXELS,
+    parse_label_config,
+    parse_predict,
+    parse_setup,
+    render_nothing,
+)
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickHandler, ClickOptions, PromptState, ServedModel
 from backend.service.stopwatch import Stopwatch
@@ -42,6 +48,7 @@ class SegmentationService:
         keeper: Keeps the images that were clicked on; None: they are not kept.
         options: How clicks are answered.
         max_waiting: Clicks in work and waiting, of all objects; more are refused.
+        max_pixels: Of an image; submitted masks of larger ones are not decoded.
     """
 
     def __init__(
@@ -56,11 +63,12 @@ class SegmentationService:
         keeper: AlbumWriter | None = None,
         options: ClickOptions | None = None,
         max_waiting: int = 28,
+        max_pixels: int = MAX_MASK_PIXELS,
     ) -> None:
         learning = learning or NoLearning()
         self._journal, self._ahead = journal, ahead
         self._learning, self._keeper = learning, keeper
-        self._submissions = SubmissionHandler(journal, memory, learning)
+        self._submissions = SubmissionHandler(journal, memory, learning, max_pixels)
         self._clicks = ClickHandler(
             served=ServedModel(interaction=interaction, learning=learning),
             encoder=encoder,

@@ -108,7 +108,6 @@ class TestAnswerControl:
         )
         assert parse_label_config(text).answer_control("s", "image").labels == ("s",)
 
-
     def test_tags_and_attributes_count_in_any_case(self) -> None:
         text = (
             '<view><image NAME="image" VALUE="$image"/><brushlabels name="b" toname="image" '
@@ -149,12 +148,8 @@ class TestAliases:
             ),
         ],
     )
-    def test_on_one_control_only(
-        self, clicked: str, brush: str, said: str, answered: str
-    ) -> None:
-        parsed = parse_label_config(
-            config(self.KEYPOINT.format(clicked), self.BRUSH.format(brush))
-        )
+    def test_on_one_control_only(self, clicked: str, brush: str, said: str, answered: str) -> None:
+        parsed = parse_label_config(config(self.KEYPOINT.format(clicked), self.BRUSH.format(brush)))
         control = parsed.answer_control(said, "image")
         assert control.name == "b"
         assert parsed.label_in(control, said, "image") == answered
@@ -175,7 +170,10 @@ class TestLabelsOfTheTask:
     def test_each_control_holds_the_labels_that_the_task_brings_to_it(self) -> None:
         parsed = parse_label_config(self.TEXT).for_task(self.DATA)
         assert [parsed.answer_control(x, "image").name for x in ("cat", "d", "pets", "own")] == [
-            "brA", "brB", "brB", "brB",
+            "brA",
+            "brB",
+            "brB",
+            "brB",
         ]
         with pytest.raises(ProtocolError, match="no control for the mask of label 'cow'"):
             parsed.answer_control("cow", "image")

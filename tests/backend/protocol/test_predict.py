@@ -22,6 +22,38 @@ def clicked(*regions: object, **changes: Any) -> Clicked:
     return found
 
 
+PLAIN = (
+    '<View><Labels name="l" toName="image"><Label value="Car"/></Labels>'
+    '<Image name="image" value="$image"/><Brush name="b" toName="image" smart="false"/>'
+    '<KeyPoint name="k" toName="image" smart="true"/></View>'
+)
+
+
+def plain_keypoint(region_id: str = "kp-1", *labels: str, **changes: Any) -> list[dict[str, Any]]:
+    """What Label Studio sends for a click with <KeyPoint> while a label of <Labels> is picked."""
+    region = keypoint(id=region_id, from_name="k", type="keypoint", **changes)
+    del region["value"]["keypointlabels"]
+    region["value"]["labels"] = list(labels)
+    return [region, *({**region, "from_name": "l", "type": "labels"} for _ in labels[:1])]
+
+
+class TestPlainTags:
+    def test_the_label_stands_beside_the_click(self) -> None:
+        found = clicked(*plain_keypoint("a", "Car"), *plain_keypoint("b", "Car"), config=PLAIN)
+        assert (found.label, found.kind, found.object_id) == ("Car", "keypoint", "a")
+        assert [click.region_id for click in found.clicks] == ["a", "b"]
+
+    def test_where_the_config_has_no_labels_there_is_none(self) -> None:
+        config = PLAIN.replace('<Labels name="l" toName="image"><Label value="Car"/></Labels>', "")
+        assert clicked(*plain_keypoint(), config=config).label == ""
+
+    def test_plain_points_of_an_earlier_session_are_no_clicks(self) -> None:
+        stale = plain_keypoint("a", "Car")
+        for region in stale:
+            del region["is_positive"]
+        assert parse_predict(click_request(*stale, config=PLAIN)).clicked is None
+
+
 class TestRecorded:
     def test_context_null_opens_a_task(self) -> None:
         request = parse_predict(recorded("predict_open_task"))
