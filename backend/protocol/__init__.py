@@ -6,7 +6,8 @@ Label Studio 1.23; whatever does not fit them becomes a `ProtocolError` of one s
 * `labeling` reads a project's labeling config (`config_tags` its tags, `task_values` what its
   ``$name`` stand for in a task),
 * `tasks`, `clicks`, `predict` read /predict and /setup requests,
-* `render` writes answers,
+* `render` writes answers, under `region_ids`,
+* `existing` finds the region that a click edits,
 * `webhook` reads events, `submitted_regions` the objects in them, `regions` their masks,
 * `fields` checks single values.
 
@@ -19,11 +20,10 @@ from __future__ import annotations
 from backend.protocol.clicks import Clicked, ProtocolBox, ProtocolClick, check_image_size
 from backend.protocol.labeling import AnswerKind, Control, LabelConfig, parse_label_config
 from backend.protocol.predict import PredictRequest, SetupRequest, parse_predict, parse_setup
+from backend.protocol.region_ids import RegionId, new_request_id
 from backend.protocol.render import (
     AnswerStyle,
     OfferedMask,
-    RegionId,
-    new_request_id,
     render_answer,
     render_nothing,
 )

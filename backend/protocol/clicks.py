@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,9 @@ _OUTSIDE_TOLERANCE = 1.0
 _PIXEL_DIGITS = 6
 """Digits of a click's column and row that are meant."""
 
-_KEYPOINT, _RECTANGLE = "keypoint", "rectangle"
+_KEYPOINT = "keypoint"
+_AROUND = ("rectangle", "polygon", "ellipse", "vector")
+"""What is drawn around an object: its bounding box counts."""
 _LABELS = "labels"
 """Type of the result that gives a label to what was drawn under the same id."""
 
@@ -77,6 +79,11 @@ class Clicked:
         return tuple(click.click for click in self.clicks)
 
     @property
+    def begins_negative(self) -> bool:
+        """Whether the first thing said is where the object is not: it is about a mask that is."""
+        return self.box is None and bool(self.clicks) and not self.clicks[0].click.is_positive
+
+    @property
     def has_positive(self) -> bool:
         """Whether any click lies on the object; without one or a box, nothing is meant."""
         return any(click.click.is_positive for click in self.clicks)
@@ -119,8 +126,8 @@ def parse_context(
     own = [d for d in drawn if (d.label, d.to_name) == (newest.label, newest.to_name)]
     size = _agreed_size(own)
     clicks = tuple(_parse_click(d, size) for d in own if d.shape == _KEYPOINT)
-    rectangles = [d for d in own if d.shape == _RECTANGLE]
-    box = _parse_box(rectangles[-1], size) if rectangles else None
+    drawn_around = [d for d in own if d.shape in _AROUND]
+    box = _parse_box(drawn_around[-1], size) if drawn_around else None
     item_index = _parse_item_index(newest)
     return Clicked(
         task=tasks[0],
@@ -152,9 +159,9 @@ def _drawn_by_smart_tools(result: Sequence[Any]) -> list[_Drawn]:
     for name, region in regions:
         kind = fields.text(region.get("type"), f"{name}.type")
         shape = kind.removesuffix(_LABELS)
-        if shape not in (_KEYPOINT, _RECTANGLE):
+        if shape not in (_KEYPOINT, *_AROUND):
             unknown |= {kind} - {_LABELS}
-        elif shape == _RECTANGLE or region.get("is_positive") is not None:
+        elif shape in _AROUND or region.get("is_positive") is not None:
             one = _parse_drawn(region, name, shape, labels)
             drawn[one.region_id] = one
     if unknown and not drawn:
@@ -242,10 +249,10 @@ def _pixel(drawn: _Drawn, axis: str, side: int) -> float:
 
 
 def _parse_box(drawn: _Drawn, size: Size) -> ProtocolBox:
-    """A rectangle's bounding box, cut at the image's border."""
-    corners = rectangle_corners(drawn.value, size, f"{drawn.name}.value")
+    """The bounding box of what was drawn around an object, cut at the image's border."""
+    corners = _CORNERS[drawn.shape](drawn.value, size, f"{drawn.name}.value")
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    is_level = not drawn.value.get("rotation")
+    is_level = drawn.shape == "rectangle" and not drawn.value.get("rotation")
     (x0, x1), (y0, y1) = (
         _cut(edges, side, drawn.name, is_level) for edges, side in ((xs, size[1]), (ys, size[0]))
     )
@@ -291,6 +298,53 @@ def rectangle_corners(
         (x + right[0] + below[0], y + right[1] + below[1]),
         (x + below[0], y + below[1]),
     )
+
+
+def ellipse_corners(
+    value: Mapping[str, Any], size: Size, name: str
+) -> tuple[tuple[float, float], ...]:
+    """Two corners of the box around an ellipse, in pixels from the image's top-left edge."""
+    height, width = size
+    x, y, radius_x, radius_y = (
+        fields.percent(value.get(key), f"{name}.{key}") / 100 * side
+        for key, side in (("x", width), ("y", height), ("radiusX", width), ("radiusY", height))
+    )
+    turn = math.radians(fields.number(value.get("rotation") or 0, f"{name}.rotation"))
+    across = math.hypot(radius_x * math.cos(turn), radius_y * math.sin(turn))
+    down = math.hypot(radius_x * math.sin(turn), radius_y * math.cos(turn))
+    return ((x - across, y - down), (x + across, y + down))
+
+
+def outline_corners(
+    value: Mapping[str, Any], size: Size, name: str
+) -> tuple[tuple[float, float], ...]:
+    """The corners of a polygon or a vector line, in pixels from the image's top-left edge."""
+    is_vector = "vertices" in value
+    key = "vertices" if is_vector else "points"
+    corners = []
+    for i, raw in enumerate(fields.sequence(value.get(key), f"{name}.{key}")):
+        where = f"{name}.{key}[{i}]"
+        if is_vector:
+            vertex = fields.mapping(raw, where)
+            raw = [vertex.get("x"), vertex.get("y")]
+        pair = fields.sequence(raw, where)
+        if len(pair) != 2:
+            raise ProtocolError(f"'{where}' must be two numbers, got {len(pair)}.")
+        x, y = (fields.percent(part, where) for part in pair)
+        corners.append((x / 100 * size[1], y / 100 * size[0]))
+    if not corners:
+        raise ProtocolError(f"'{name}.{key}' has no corners.")
+    return tuple(corners)
+
+
+_CORNERS: dict[
+    str, Callable[[Mapping[str, Any], Size, str], tuple[tuple[float, float], ...]]
+] = {
+    "rectangle": rectangle_corners,
+    "ellipse": ellipse_corners,
+    "polygon": outline_corners,
+    "vector": outline_corners,
+}
 
 
 def check_image_size(clicked: Clicked, size: Size) -> None:

@@ -30,8 +30,14 @@ class AnswerKind(str, Enum):
         return f"{self.value}labels"
 
 
-PROMPT_SHAPES = ("keypoint", "rectangle")
+PROMPT_SILENT_SHAPES = ("brush", "bitmask")
+"""What is drawn with smart tools that send no request, in Label Studio 1.23."""
+
+SHAPES = ("keypoint", "rectangle")
 """What is drawn with the smart tools that ask for a mask."""
+
+SILENT_SHAPES = ("brush", "bitmask")
+"""What is drawn with smart tools that send no request, in Label Studio 1.23."""
 
 SHAPES = (*(kind.value for kind in AnswerKind), "keypoint", "ellipse")
 """What controls draw on images: ``<Brush>`` where the labels stand apart in ``<Labels>``,
@@ -164,6 +170,10 @@ class LabelConfig:
         """A label as a control names it: controls may give one label different aliases."""
         return control.find_label(self._words_for(label, to_name)) or label
 
+    def is_same(self, one: str, other: str, to_name: str) -> bool:
+        """Whether two words mean one label, under its value or one of its aliases."""
+        return not set(self._words_for(one, to_name)).isdisjoint(self._words_for(other, to_name))
+
     def _words_for(self, label: str, to_name: str) -> list[str]:
         """The label, and what else it is called by the controls of its image."""
         words = [label]
@@ -189,10 +199,10 @@ class LabelConfig:
             if self.find_answer_control(label, to_name, preferred) is None:
                 yield _no_answer_control(label, to_name, preferred)
         for control in self.controls:
-            if control.shape not in PROMPT_SHAPES and control.is_smart:
+            if control.shape in SILENT_SHAPES and control.is_smart:
                 yield (
-                    f"Control '{control.name}' offers a smart tool that cannot be answered: "
-                    f'write smart="false" on it.'
+                    f"Control '{control.name}' offers a smart tool for which Label Studio asks "
+                    f'nobody: write smart="false" on it.'
                 )
 
 

@@ -18,7 +18,7 @@ from adaptation.masks import Mask, polygons_to_mask
 from adaptation.types import Size
 from backend.protocol import fields
 from backend.protocol.brush_rle import decode_brush
-from backend.protocol.clicks import rectangle_corners
+from backend.protocol.clicks import outline_corners, rectangle_corners
 
 _PNG_URL = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 _OPAQUE = 128
@@ -81,27 +81,9 @@ def _bitmask(value: Mapping[str, Any], size: Size) -> Mask:
     return mask
 
 
-def _polygon(value: Mapping[str, Any], size: Size) -> Mask:
-    points = fields.sequence(value.get("points"), "points")
-    return _fill([_corner(point, "points", i, size) for i, point in enumerate(points)], size)
-
-
-def _vector(value: Mapping[str, Any], size: Size) -> Mask:
-    """A closed vector line; bends between its vertices are taken as straight."""
-    corners = []
-    for i, raw in enumerate(fields.sequence(value.get("vertices"), "vertices")):
-        vertex = fields.mapping(raw, f"vertices[{i}]")
-        corners.append(_corner([vertex.get("x"), vertex.get("y")], "vertices", i, size))
-    return _fill(corners, size)
-
-
-def _corner(point: object, name: str, index: int, size: Size) -> tuple[float, float]:
-    """A corner in pixels from the image's edge."""
-    pair = fields.sequence(point, f"{name}[{index}]")
-    if len(pair) != 2:
-        raise ProtocolError(f"'{name}[{index}]' must be two numbers, got {len(pair)}.")
-    x, y = (fields.percent(v, f"{name}[{index}]") for v in pair)
-    return x / 100 * size[1], y / 100 * size[0]
+def _outline(value: Mapping[str, Any], size: Size) -> Mask:
+    """A polygon or a closed vector line, whose bends between vertices are taken as straight."""
+    return _fill(outline_corners(value, size, "value"), size)
 
 
 def _rectangle(value: Mapping[str, Any], size: Size) -> Mask:
@@ -133,8 +115,8 @@ def _ellipse(value: Mapping[str, Any], size: Size) -> Mask:
 _DECODERS: dict[str, Callable[[Mapping[str, Any], Size], Mask]] = {
     "brush": _brush,
     "bitmask": _bitmask,
-    "polygon": _polygon,
-    "vector": _vector,
+    "polygon": _outline,
+    "vector": _outline,
     "rectangle": _rectangle,
     "ellipse": _ellipse,
 }

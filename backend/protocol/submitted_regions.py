@@ -15,8 +15,8 @@ from adaptation.masks import Mask
 from adaptation.types import Size
 from backend.protocol import fields
 from backend.protocol.labeling import NO_LABEL, AnswerKind, LabelConfig
+from backend.protocol.region_ids import RegionId
 from backend.protocol.regions import decode_region, is_closed, mask_shape
-from backend.protocol.render import RegionId
 
 logger = logging.getLogger(__name__)
 

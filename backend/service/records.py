@@ -24,6 +24,7 @@ from adaptation.predictor.zoom import View
 from backend.images.loader import ImageIdentity, TaskImage
 from backend.images.sources import public_reference
 from backend.protocol import MAX_MASK_PIXELS, RegionId, Submission, SubmittedRegion
+from backend.service.editing import EditedMask
 from backend.service.prompt_state import CombinedPrompt, ObjectKey
 from backend.service.stopwatch import Stopwatch
 
@@ -44,6 +45,7 @@ class ClickJob:
         prompt: Its clicks and its box.
         image: Where it lies.
         identity: The image's digest and size.
+        edited: The region that it edits, if it does.
     """
 
     request_id: str
@@ -52,6 +54,7 @@ class ClickJob:
     prompt: CombinedPrompt
     image: TaskImage
     identity: ImageIdentity
+    edited: EditedMask | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -115,10 +118,10 @@ def interaction_record(
         encoder_id=sam.encoder_id,
         decoder_id=sam.decoder_id,
         adapter_version="" if result is None else result.adapter_version,
-        candidates=() if result is None else _candidates(job.request_id, result),
+        candidates=() if result is None else _candidates(job, result),
         view=None if result is None else _crop(result.answer),
         timings_ms=watch.stages_ms(),
-        context={"to_name": place.to_name, "outcome": outcome},
+        context={"to_name": place.to_name, "outcome": outcome, **_edit(job)},
     )
 
 
@@ -128,10 +131,22 @@ def compressed(in_view: Mask, answer: Answer) -> Rle:
     return encode_part_rle(in_view, view.size, answer.image_size, view.x0, view.y0)
 
 
-def _candidates(request_id: str, result: ClickResult) -> tuple[CandidateRecord, ...]:
+def _edit(job: ClickJob) -> dict[str, str]:
+    """The region that was edited: its mask was fed back at the first click."""
+    return {} if job.edited is None else {"edited": job.edited.region_id}
+
+
+def _region_id(job: ClickJob, index: int) -> str:
+    """The id that a candidate is offered under: an edited region's own, or a new one."""
+    if index == 0 and job.edited is not None:
+        return job.edited.region_id
+    return str(RegionId(request_id=job.request_id, candidate=index))
+
+
+def _candidates(job: ClickJob, result: ClickResult) -> tuple[CandidateRecord, ...]:
     return tuple(
         CandidateRecord(
-            region_id=str(RegionId(request_id=request_id, candidate=index)),
+            region_id=_region_id(job, index),
             rle=drawn.rle,
             predicted_iou=drawn.predicted_iou,
             was_shown=drawn.shown is not None and bool(drawn.shown.any()),

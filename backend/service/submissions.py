@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from adaptation.errors import InputError, StoreError, StropError
+from adaptation.errors import InputError, ProtocolError, StoreError, StropError
 from adaptation.journal import Delivery, Journal, Receipt, SubmissionRecord
 from backend.learning.interface import Learning
 from backend.protocol import MAX_MASK_PIXELS, WebhookKind, parse_webhook
@@ -75,7 +75,7 @@ class SubmissionHandler:
             logger.warning("webhook %s is not known, nothing of it is kept", event.action)
         if not event.submissions:
             return
-        self._journal.keep_delivery(json.dumps(body))
+        self._journal.keep_delivery(_as_text(body))
         for project_id, task_id in {(s.project_id, s.task_id) for s in event.submissions}:
             if project_id is not None and task_id is not None:
                 self._memory.forget_task(project_id, task_id)
@@ -169,3 +169,10 @@ class SubmissionHandler:
     def _finish(self, delivery: Delivery) -> None:
         self._n_failures.pop(delivery.id, None)
         self._journal.finish_delivery(delivery.id)
+
+
+def _as_text(body: object) -> str:
+    try:
+        return json.dumps(body)
+    except RecursionError:
+        raise ProtocolError("The request's body nests too many lists and objects.") from None

@@ -348,7 +348,7 @@ class TestWhatIsNoObject:
 
 
 class TestPlainShapes:
-    """``<Brush>`` beside ``<Labels>``: the label is a result of its own, as Label Studio sends it."""
+    """``<Brush>`` beside ``<Labels>``: the label is a result of its own, with the same id."""
 
     @staticmethod
     def plain(kind: str, value: Payload, *labels: str, **changes: Any) -> list[Payload]:
