@@ -14,7 +14,7 @@ import click
 from adaptation.errors import StropError
 from backend.commands.simulate.command import command as simulate
 from backend.server.logs import configure_logging
-from backend.settings import Settings, as_yaml, load_settings, parse_assignments
+from backend.settings import Settings, as_yaml, load_settings
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -64,7 +64,7 @@ def settings_options(command: Command) -> Command:
     def with_settings(config: Path | None, assignments: tuple[str, ...], **options: Any) -> object:
         flags = {key: options.pop(name) for name, (key, _) in _FLAGS.items()}
         given = {key: value for key, value in flags.items() if value is not None}
-        settings = load_settings(config, {**parse_assignments(assignments), **given})
+        settings = load_settings(config, given, assignments=assignments)
         configure_logging(settings.log_level)
         return command(settings=settings, **options)
 

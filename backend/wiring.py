@@ -16,9 +16,7 @@ from adaptation.models.base_decoder import Registry
 from adaptation.models.catalog import load_model
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection
-from adaptation.predictor.guided_filter import EdgeSettings
 from adaptation.predictor.interactive import Corrector, InteractivePredictor
-from adaptation.predictor.zoom import ZoomSettings
 from adaptation.storage.album import Album
 from backend.embeddings.cache import EmbeddingCache
 from backend.embeddings.disk_store import DiskStore
@@ -72,9 +70,9 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         return ServedModel(
             interaction=InteractivePredictor(
                 sam,
-                _zoom(settings),
+                settings.zoom,
                 _corrector(sam, learner),
-                edges=EdgeSettings(**settings.edges.model_dump()),
+                edges=settings.edges,
             ),
             learning=_learning(settings, sam, encoder, journal, learner, folder),
         )
@@ -254,10 +252,6 @@ def _click_options(settings: Settings) -> ClickOptions:
         decodes=settings.inference.decodes,
         style=style,
     )
-
-
-def _zoom(settings: Settings) -> ZoomSettings:
-    return ZoomSettings(**settings.zoom.model_dump())
 
 
 def _bytes(megabytes: float) -> int:

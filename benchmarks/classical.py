@@ -30,8 +30,7 @@ from adaptation.masks import iou
 from adaptation.models.catalog import load_model
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection, CorrectionSettings
-from adaptation.predictor.guided_filter import EdgeSettings
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.simulation.annotator import Annotator, Rules
 from adaptation.simulation.metrics import Metric, carried_forward
 from adaptation.storage.datasets import FolderSet, ObjectRef, open_sets

@@ -20,10 +20,10 @@ from adaptation.errors import InputError
 from adaptation.models.prompts import resized
 from adaptation.models.sam import PromptableSam, Weights
 from adaptation.predictor.components import pointed_at
-from adaptation.predictor.guided_filter import EdgeSettings, at_edges
+from adaptation.predictor.guided_filter import at_edges
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.predictor.zoom import (
     View,
-    ZoomSettings,
     box_in_view,
     choose_view,
     clicks_in_view,
@@ -141,6 +141,8 @@ class InteractivePredictor:
         only_parts: Leave out the parts of a mask that nothing points at
             (:mod:`adaptation.predictor.components`).
         edges: How masks are drawn at the image's edges (:mod:`adaptation.predictor.guided_filter`).
+        only_regions: Decode no more of the frame than the object needs
+            (:mod:`adaptation.models.regions`).
     """
 
     def __init__(
@@ -150,12 +152,14 @@ class InteractivePredictor:
         corrector: Corrector | None = None,
         only_parts: bool = True,
         edges: EdgeSettings | None = None,
+        only_regions: bool = True,
     ) -> None:
         self.sam = sam
         self.zoom = zoom
         self.corrector = corrector
         self.only_parts = only_parts
         self.edges = edges or EdgeSettings()
+        self.only_regions = only_regions
         self._stride = sam.input_size / sam.low_res_size
 
     def answer(
@@ -187,7 +191,10 @@ class InteractivePredictor:
             view = view or self._view(image_size, clicks, box, state)
             embedding = encode(view)
             prompt = self._prompt(clicks, box, view, embedding, state)
-            prediction = self.sam.decode(embedding, [prompt], weights=weights)
+            if self.only_regions:
+                prediction = self.sam.decode_region(embedding, prompt, weights=weights)
+            else:
+                prediction = self.sam.decode(embedding, [prompt], weights=weights)
             shown = prediction.shown_logits()
             if self.corrector is not None:
                 shown = self.corrector(prediction, prompt, embedding)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaptation.errors import SettingsError
+from adaptation.predictor.settings import ZoomSettings
 from adaptation.types import Box, Click, Size
 
 OUTSIDE_LOGIT = -10.0
@@ -44,37 +44,6 @@ class View:
     def contains(self, click: Click) -> bool:
         """Whether the clicked pixel lies in the view."""
         return self.x0 - 0.5 <= click.x < self.x1 - 0.5 and self.y0 - 0.5 <= click.y < self.y1 - 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZoomSettings:
-    """When to zoom, and how far.
-
-    Args:
-        is_on: False decodes everything on the whole image.
-        max_object_share: Zoom when the square around the object covers less than this share of
-            the image.
-        margin: Side of the crop over the longest side of the object.
-        min_side: Crops are never smaller than this many original pixels.
-        keep_margin: The view is kept while the object stays this share of its side away from the
-            view's borders.
-        shrink: The view is left for a smaller one when the wanted side falls below this share of
-            its own.
-    """
-
-    is_on: bool = True
-    max_object_share: float = 0.2
-    margin: float = 1.8
-    min_side: int = 56
-    keep_margin: float = 0.08
-    shrink: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_object_share <= 1 or self.margin < 1 or self.min_side < 8:
-            raise SettingsError(
-                "Zoom needs 0 <= max_object_share <= 1, margin >= 1 and min_side >= 8, got "
-                f"{self.max_object_share}, {self.margin} and {self.min_side}."
-            )
 
 
 def choose_view(

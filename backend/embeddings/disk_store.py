@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from adaptation.errors import StoreError
+from adaptation.storage.files import write_bytes
 from adaptation.types import Embedding
 from backend.embeddings.store import DamagedEntryError, EmbeddingKey, StoreStats, pack, unpack
 
@@ -61,7 +61,7 @@ class DiskStore:
         self._entries = self._n_bytes = self._unseen = self._evicted = self._damaged = 0
         try:
             root.mkdir(parents=True, exist_ok=True)
-            _write_whole(root / "probe", b"")
+            write_bytes(root / "probe", b"")
             (root / "probe").unlink(missing_ok=True)
         except OSError as error:
             raise _store_error("write", error) from error
@@ -94,7 +94,7 @@ class DiskStore:
         path = self._path(key)
         try:
             path.parent.mkdir(exist_ok=True)
-            _write_whole(path, data)
+            write_bytes(path, data)
         except OSError as error:
             raise _store_error("write", error) from error
         self._count(len(data))
@@ -165,17 +165,6 @@ class DiskStore:
                         yield _File(stat.st_mtime_ns, stat.st_size, Path(entry.path))
                     elif time.time() - stat.st_mtime > _STALE_S:
                         os.unlink(entry.path)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside, then rename: readers see the old file, none, or all of the new one."""
-    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _store_error(verb: str, error: OSError) -> StoreError:

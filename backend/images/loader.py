@@ -12,11 +12,12 @@ import hashlib
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
+
+from cachetools import LRUCache, TTLCache
 
 from adaptation.errors import ImageError
 from adaptation.storage.images import DecodedImage, Pixels, decode_image
@@ -81,12 +82,6 @@ class LoadedImage:
         return self.pixels.nbytes + len(self.content)
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    identity: ImageIdentity
-    read_at: float
-
-
 class ImageLoader:
     """Loads images by reference.  Safe to share between threads.
 
@@ -112,9 +107,7 @@ class ImageLoader:
     ) -> None:
         self._source = source
         self._max_pixels = max_pixels
-        self._max_age_s = max_age_s
-        self._clock = clock
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: TTLCache[str, ImageIdentity] = TTLCache(MAX_KNOWN, max_age_s, clock)
         self._known_lock = threading.Lock()
         self._images = _ImageCache(cache_bytes)
         self._in_turn = _KeyedLocks()
@@ -164,11 +157,7 @@ class ImageLoader:
 
     def _fresh(self, key: str) -> ImageIdentity | None:
         with self._known_lock:
-            known = self._known.get(key)
-            if known is None or self._clock() - known.read_at > self._max_age_s:
-                return None
-            self._known.move_to_end(key)
-            return known.identity
+            return self._known.get(key)
 
     def _read(self, key: str, image_ref: str, task_id: str) -> LoadedImage:
         started = time.perf_counter()
@@ -193,10 +182,7 @@ class ImageLoader:
 
     def _remember(self, key: str, identity: ImageIdentity) -> None:
         with self._known_lock:
-            self._known[key] = _Known(identity, self._clock())
-            self._known.move_to_end(key)
-            while len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+            self._known[key] = identity
 
 
 class _ImageCache:
@@ -206,28 +192,17 @@ class _ImageCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._n_bytes = 0
-        self._entries: OrderedDict[str, LoadedImage] = OrderedDict()
+        self._entries: LRUCache[str, LoadedImage] = LRUCache(max_bytes, lambda i: i.n_bytes)
         self._lock = threading.Lock()
 
     def get(self, digest: str) -> LoadedImage | None:
         with self._lock:
-            image = self._entries.get(digest)
-            if image is not None:
-                self._entries.move_to_end(digest)
-            return image
+            return self._entries.get(digest)
 
     def put(self, image: LoadedImage) -> None:
-        n_bytes = image.n_bytes
         with self._lock:
-            if image.digest in self._entries or n_bytes > self._max_bytes:
-                return
-            self._entries[image.digest] = image
-            self._n_bytes += n_bytes
-            while self._n_bytes > self._max_bytes:
-                _, oldest = self._entries.popitem(last=False)
-                self._n_bytes -= oldest.n_bytes
+            if image.digest not in self._entries and image.n_bytes <= self._entries.maxsize:
+                self._entries[image.digest] = image
 
 
 class _KeyedLocks:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from cachetools import LRUCache
 
 from adaptation.errors import StropError
 from adaptation.journal import Journal, Link, SubmissionRecord
@@ -190,15 +190,12 @@ class KnownImages:
     def __init__(self, encoder: Encoder, album: Album) -> None:
         self._encoder, self._album = encoder, album
         self._lock = threading.Lock()
-        self._seen: OrderedDict[str, tuple[TaskImage, ImageIdentity]] = OrderedDict()
+        self._seen: LRUCache[str, tuple[TaskImage, ImageIdentity]] = LRUCache(MAX_IMAGES)
 
     def seen(self, image: TaskImage, identity: ImageIdentity) -> None:
         """Remember where an image is read from."""
         with self._lock:
             self._seen[identity.digest] = (image, identity)
-            self._seen.move_to_end(identity.digest)
-            while len(self._seen) > MAX_IMAGES:
-                self._seen.popitem(last=False)
 
     def embed(self, image_id: str, view: View) -> Embedding:
         """The embedding of a view; ImageError where nobody has the image any more."""

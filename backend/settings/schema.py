@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic.fields import FieldInfo
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from adaptation.models.names import ModelName
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 
 
 def _split(value: object) -> object:
-    """A list may be written as one text with commas, as environment variables need it."""
+    """A list may be one text: with commas, as environment variables need it, or in brackets."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError("is no list that YAML can read, as [a, b]") from None
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
@@ -22,8 +30,16 @@ def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
 
+def _is_address(value: str | None) -> str | None:
+    if value is not None and not re.match(r"https?://[^\s/]+", value):
+        raise ValueError("must begin with http:// or https:// and a host, as http://host:8080")
+    return value
+
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
+Paths = Annotated[
+    tuple[Annotated[Path, AfterValidator(Path.expanduser)], ...], BeforeValidator(_split)
+]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
@@ -75,7 +91,7 @@ class ServerSettings(Section):
 class ModelSettings(Section):
     """The segmentation model."""
 
-    name: str = Field(
+    name: ModelName = Field(
         default="compact",
         description="A model of the catalog: compact, mobile_sam, vit_b, vit_l, vit_h.",
     )
@@ -130,43 +146,6 @@ class InferenceSettings(Section):
     )
 
 
-class ZoomOptions(Section):
-    """Small objects are decoded on a crop around them."""
-
-    is_on: bool = Field(default=True, description="Zoom in on small objects.")
-    max_object_share: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        description="Zoom when the object's square covers less of the image.",
-    )
-    margin: float = Field(
-        default=1.8,
-        ge=1,
-        description="Side of the crop over the object's; higher: more context, less gain.",
-    )
-    min_side: int = Field(
-        default=56, ge=8, description="Crops are never smaller than this many pixels."
-    )
-
-
-class EdgeOptions(Section):
-    """Masks are drawn at the edges of the image."""
-
-    is_on: bool = Field(default=True, description="Move borders to the edge beside them.")
-    radius: float = Field(
-        default=0.026,
-        gt=0,
-        le=0.25,
-        description="How far a border may move, over the side of the view.",
-    )
-    epsilon: float = Field(
-        default=1e-4,
-        gt=0,
-        description="Variance of a colour channel (0 to 1) below which a place counts as flat.",
-    )
-
-
 class AnswerSettings(Section):
     """What Label Studio is given to draw."""
 
@@ -200,8 +179,8 @@ class AnswerSettings(Section):
 class LabelStudioSettings(Section):
     """The Label Studio whose images and task queue are read."""
 
-    url: OptionalText = Field(
-        default=None, pattern=r"^https?://[^\s/]+", description="Its address, as http://host:8080."
+    url: Annotated[OptionalText, AfterValidator(_is_address)] = Field(
+        default=None, description="Its address, as http://host:8080."
     )
     token: OptionalSecret = Field(
         default=None, description="Legacy or personal access token (STROP_LABEL_STUDIO__TOKEN)."
@@ -356,8 +335,12 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     model: ModelSettings = ModelSettings()
     inference: InferenceSettings = InferenceSettings()
-    zoom: ZoomOptions = ZoomOptions()
-    edges: EdgeOptions = EdgeOptions()
+    zoom: ZoomSettings = Field(
+        default=ZoomSettings(), description="Small objects are decoded on a crop around them."
+    )
+    edges: EdgeSettings = Field(
+        default=EdgeSettings(), description="Masks are drawn at the edges of the image."
+    )
     answers: AnswerSettings = AnswerSettings()
     label_studio: LabelStudioSettings = LabelStudioSettings()
     images: ImageSettings = ImageSettings()
@@ -406,18 +389,3 @@ class Settings(Section):
         if self.server.password is None:
             return None
         return self.server.username, self.server.password.get_secret_value()
-
-
-def section_names() -> list[str]:
-    """Names of the keys that hold a section of keys."""
-    return [k for k, f in Settings.model_fields.items() if isinstance(f.default, Section)]
-
-
-def settings_keys() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Every key as a path of names, with its pydantic field, in the order of the file."""
-    for name, field in Settings.model_fields.items():
-        if isinstance(field.default, Section):
-            for key, inner in type(field.default).model_fields.items():
-                yield (name, key), inner
-        else:
-            yield (name,), field

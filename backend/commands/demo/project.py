@@ -8,6 +8,7 @@ import json
 from importlib import resources
 from pathlib import Path
 
+from adaptation.storage.files import write_json
 from backend.commands.demo.credentials import Credentials
 from backend.commands.demo.errors import DemoError
 from backend.label_studio.client import LabelStudioClient, LabelStudioError, Project
@@ -101,7 +102,7 @@ def _new_project(client: LabelStudioClient) -> Project:
 
 
 def _remember(project: Project, folder: Path) -> None:
-    _note(folder).write_text(json.dumps({"project": int(project.project_id)}), encoding="utf-8")
+    write_json(_note(folder), {"project": int(project.project_id)})
 
 
 def _note(folder: Path) -> Path:

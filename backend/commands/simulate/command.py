@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from adaptation.errors import SettingsError
-from backend.settings import Settings, load_settings, parse_assignments
+from backend.settings import Settings, load_settings
 
 # Heavy modules are imported where they are used, so that --help and mistakes are answered at once.
 
@@ -157,10 +157,12 @@ def _settings(
     candidates: int | None,
 ) -> Settings:
     """Settings of a server of its own; the environment's are for the real one and left alone."""
-    given: dict[str, Any] = parse_assignments(assignments)
-    given |= {"model.name": model} if model is not None else {}
-    given |= {"answers.alternatives": candidates} if candidates is not None else {}
-    return load_settings(config, {**given, "data_dir": store or DEFAULT_STORE}, environ={})
+    given = {
+        "model.name": model,
+        "answers.alternatives": candidates,
+        "data_dir": store or DEFAULT_STORE,
+    }
+    return load_settings(config, given, environ={}, assignments=assignments)
 
 
 def parse_headers(headers: tuple[str, ...]) -> dict[str, str]:

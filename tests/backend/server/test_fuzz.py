@@ -117,12 +117,6 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.fixture
-def client(tmp_path: Path, sam: WatchedSam) -> Iterator[FlaskClient]:
-    with running_service(tmp_path, sam) as service:
-        yield create_app(settings_for(tmp_path), service).test_client()
-
-
-@pytest.fixture
 def sam() -> WatchedSam:
     return WatchedSam()
 

@@ -20,7 +20,7 @@ from adaptation.journal import Link, SubmissionRecord
 from adaptation.masks import decode_rle
 from adaptation.models.sam import Weights
 from adaptation.predictor.interactive import InteractivePredictor, WeightsAt
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
 from adaptation.types import Click
 from backend.embeddings.encoder import Encoder
 from backend.images.loader import ImageIdentity, TaskImage
