@@ -337,9 +337,7 @@ def outline_corners(
     return tuple(corners)
 
 
-_CORNERS: dict[
-    str, Callable[[Mapping[str, Any], Size, str], tuple[tuple[float, float], ...]]
-] = {
+_CORNERS: dict[str, Callable[[Mapping[str, Any], Size, str], tuple[tuple[float, float], ...]]] = {
     "rectangle": rectangle_corners,
     "ellipse": ellipse_corners,
     "polygon": outline_corners,

@@ -8,6 +8,7 @@ travels along: in the annotator's draft, or in the submitted annotation.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from backend.protocol.clicks import Clicked
@@ -30,9 +31,9 @@ def editable_regions(
     """
     if not clicked.begins_negative or not isinstance(raw_task, Mapping):
         return ()
-    newest_first = reversed(list(_regions(raw_task, config)))
-    fitting = {r.region_id: r for r in newest_first if _fits(r, clicked, config)}
-    return tuple(fitting.values())[:MAX_REGIONS]
+    newest = {region.region_id: region for region in _regions(raw_task, config)}
+    fitting = (r for r in reversed(newest.values()) if _fits(r, clicked, config))
+    return tuple(islice(fitting, MAX_REGIONS))
 
 
 def _regions(task: Mapping[str, Any], config: LabelConfig) -> Iterator[SubmittedRegion]:

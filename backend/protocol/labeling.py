@@ -30,10 +30,7 @@ class AnswerKind(str, Enum):
         return f"{self.value}labels"
 
 
-PROMPT_SILENT_SHAPES = ("brush", "bitmask")
-"""What is drawn with smart tools that send no request, in Label Studio 1.23."""
-
-SHAPES = ("keypoint", "rectangle")
+PROMPT_SHAPES = ("keypoint", "rectangle", "ellipse", "polygon", "vector")
 """What is drawn with the smart tools that ask for a mask."""
 
 SILENT_SHAPES = ("brush", "bitmask")

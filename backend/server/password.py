@@ -125,7 +125,7 @@ class PasswordCheck:
 
     def __init__(self, username: str, password: str, limiter: GuessLimiter | None = None) -> None:
         self._expected = f"{username}:{password}".encode()
-        self._limiter = limiter or GuessLimiter()
+        self._limiter = GuessLimiter() if limiter is None else limiter
 
     def __call__(self) -> Response | None:
         """The refusal of the request at hand; None to let it in."""

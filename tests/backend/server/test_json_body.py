@@ -15,7 +15,7 @@ from backend.server.json_body import MAX_CONTAINERS, MAX_ELEMENTS, parse_body
     [
         b"[" + b"[]," * 20_000_000 + b"0]",
         b"[" + b"{}," * MAX_CONTAINERS + b"0]",
-        b'{"a":' * MAX_CONTAINERS + b"0" + b"}" * MAX_CONTAINERS,
+        b'{"a":' * (MAX_CONTAINERS + 1) + b"0" + b"}" * (MAX_CONTAINERS + 1),
         b"[" + b"0," * (MAX_ELEMENTS + 1) + b"0]",
     ],
     ids=["lists", "objects", "depth", "values"],
