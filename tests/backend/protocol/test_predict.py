@@ -37,6 +37,35 @@ def plain_keypoint(region_id: str = "kp-1", *labels: str, **changes: Any) -> lis
     return [region, *({**region, "from_name": "l", "type": "labels"} for _ in labels[:1])]
 
 
+class TestOtherSmartTools:
+    """What is drawn around an object is a box, whatever its shape."""
+
+    @pytest.mark.parametrize(
+        ("kind", "value"),
+        [
+            ("polygon", {"points": [[10, 20], [30, 25], [20, 60]], "closed": True}),
+            ("vector", {"vertices": [{"x": 10, "y": 20}, {"x": 30, "y": 60}], "closed": False}),
+            ("ellipse", {"x": 20, "y": 40, "radiusX": 10, "radiusY": 20, "rotation": 0}),
+            # Turned by a quarter, in pixels: 60 by 80 of an image of 600 by 400.
+            ("ellipse", {"x": 20, "y": 40, "radiusX": 80 / 6, "radiusY": 15, "rotation": 90}),
+        ],
+    )
+    def test_its_bounding_box_is_the_prompt(self, kind: str, value: dict[str, Any]) -> None:
+        region = rectangle(0, 0, 1, 1, type=f"{kind}labels", id="around")
+        region["value"] = {**value, f"{kind}labels": ["Object"]}
+        found = clicked(region)
+        assert (found.kind, found.object_id) == ("rectangle", "around")
+        assert found.box is not None
+        box = found.box.box
+        assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx((60, 80, 180, 240))
+
+
+def test_an_image_may_be_as_large_as_its_file_is_let_through() -> None:
+    """How many pixels are served is the loader's to say, by images.max_megapixels."""
+    size = {"original_width": 15_000, "original_height": 10_000}
+    assert clicked(keypoint(**size)).image_size == (10_000, 15_000)
+
+
 class TestPlainTags:
     def test_the_label_stands_beside_the_click(self) -> None:
         found = clicked(*plain_keypoint("a", "Car"), *plain_keypoint("b", "Car"), config=PLAIN)
