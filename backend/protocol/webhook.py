@@ -188,8 +188,8 @@ def _each(
             errors.append(error)
     if errors and not submissions:
         raise errors[0]
-    for error in errors:
-        logger.warning("Annotation left out: %s", error)
+    for reason in errors:
+        logger.warning("Annotation left out: %s", reason)
     return tuple(submissions)
 
 
