@@ -39,6 +39,9 @@ MASK_LOGIT = 8.0
 """A mask from elsewhere is fed back with this logit inside and its negative outside: as sure as the
 model itself is of what it has made."""
 
+MAX_REPLAYED = 3
+"""Earlier clicks that are answered again, one by one, before the newest."""
+
 Encode = Callable[[View], Embedding]
 """The embedding of one view of the image at hand, from a cache or fresh."""
 
@@ -224,17 +227,30 @@ class InteractivePredictor:
         box: Box | None = None,
         state: ObjectState | None = None,
         weights: WeightsAt = base_weights,
+        check: Callable[[], object] = lambda: None,
     ) -> Answer:
         """Answer the newest click, replaying earlier ones that ``state`` does not cover.
 
-        After a restart, on another worker, or when an annotator moved an earlier point, the
-        answers to the earlier clicks are made again, one by one, exactly as they were made first.
+        On another worker, or when an annotator moved an earlier point, the answers to the last
+        earlier clicks are made again, one by one, as they were made first.  Of more than
+        ``MAX_REPLAYED`` the first ones are answered together: what a request costs is bounded.
+
+        Args:
+            encode: As for :meth:`answer`, as all the following ones.
+            image_size: (H, W) of the original image.
+            clicks: All clicks on the object.
+            box: Around the object.
+            state: Of an earlier answer; one that these clicks do not go on from counts for none.
+            weights: By the number of clicks.
+            check: Called before every decode; what it raises ends the replay.
         """
         if state is not None and not state.precedes(clicks, box):
             state = None
         known = len(state.clicks) if state is not None else 0
-        for n in range(max(known, 0) + 1, len(clicks)):
+        for n in range(max(known + 1, len(clicks) - MAX_REPLAYED), len(clicks)):
+            check()
             state = self.answer(encode, image_size, clicks[:n], box, state, weights(n)).state
+        check()
         return self.answer(encode, image_size, clicks, box, state, weights(len(clicks)))
 
     def state_of(self, mask: NDArray[np.bool_], clicks: tuple[Click, ...]) -> ObjectState:

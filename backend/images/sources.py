@@ -19,6 +19,7 @@ import base64
 import binascii
 import logging
 import re
+import time
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ class ImageSource:
         folders: Folders of this machine that local files are looked up in first, each a document
             root like Label Studio's ``LOCAL_FILES_DOCUMENT_ROOT``.
         max_bytes: Largest file.
-        deadline_s: Longest download from Label Studio, in seconds.
+        deadline_s: Longest download, with all its redirects, in seconds.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class ImageSource:
         public_urls: Sequence[str] = (),
         folders: Sequence[Path] = (),
         max_bytes: int,
-        deadline_s: float = 120.0,
+        deadline_s: float = 60.0,
     ) -> None:
         self._client = client
         self._fetcher = fetcher
@@ -112,8 +113,9 @@ class ImageSource:
         if local is not None:
             return local
         where = self._first_address(image_ref, task_id)
+        give_up_at = time.monotonic() + self._deadline_s
         for _ in range(MAX_REDIRECTS + 1):
-            download = self._request(where)
+            download = self._request(where, max(0.1, give_up_at - time.monotonic()))
             if download.location is None:
                 return download.content
             where = urljoin(where, _as_sent(download.location))
@@ -162,15 +164,17 @@ class ImageSource:
 
     # -- one request ------------------------------------------------------------------------------
 
-    def _request(self, url: str) -> HttpBody:
+    def _request(self, url: str, left_s: float) -> HttpBody:
         for base in self._bases:
             path = _path_below(base, url)
             if path is not None:
-                return self._from_label_studio(path)
+                return self._from_label_studio(path, left_s)
         if urlsplit(url).scheme not in ("http", "https"):
             raise ImageError("The image's address redirects to something that is not http(s).")
         try:
-            return self._fetcher.fetch(_percent_encoded(url), max_bytes=self._max_bytes)
+            return self._fetcher.fetch(
+                _percent_encoded(url), max_bytes=self._max_bytes, deadline_s=left_s
+            )
         except HostNotAllowedError:
             own_address = _looks_like_label_studio(url)
             if own_address is None:
@@ -180,7 +184,7 @@ class ImageSource:
                 f"another name, set label_studio.public_urls: [{own_address}]."
             ) from None
 
-    def _from_label_studio(self, path: str) -> HttpBody:
+    def _from_label_studio(self, path: str, left_s: float) -> HttpBody:
         if not _LABEL_STUDIO_PATHS.match(path) or _climbs(path):
             raise ImageError("The reference is a page of Label Studio, not one of its images.")
         client = self._label_studio()
@@ -195,7 +199,7 @@ class ImageSource:
                 reason = _REFUSED.get(reply.status_code, "see its log")
                 answer = f"Label Studio answered {reply.status_code} for the image"
                 raise ImageError(f"{answer}: {reason}.")
-            return HttpBody(content=read_limited(reply, self._max_bytes, self._deadline_s))
+            return HttpBody(content=read_limited(reply, self._max_bytes, left_s))
 
     # -- this machine's disk ----------------------------------------------------------------------
 

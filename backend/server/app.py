@@ -10,11 +10,11 @@ from werkzeug.exceptions import HTTPException
 
 from adaptation.errors import ImageError, InputError, ModelError, StoreError, StropError
 from backend.label_studio.client import LabelStudioError
-from backend.server import routes
+from backend.server import insights, routes
 from backend.server.password import PasswordCheck
 from backend.service.service import BusyError, SegmentationService
 from backend.settings import Settings
-from backend.wiring import build_service
+from backend.wiring import build_insights, build_service
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,10 @@ def create_app(settings: Settings, service: SegmentationService | None = None) -
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["strop"] = build_service(settings) if service is None else service
     app.register_blueprint(routes.blueprint)
+    if settings.insights.is_on:
+        service = app.extensions["strop"]
+        app.extensions["strop-insights"] = build_insights(settings, service.journal)
+        app.register_blueprint(insights.blueprint)
     if settings.basic_auth is not None:
         app.before_request(PasswordCheck(*settings.basic_auth))
     app.register_error_handler(StropError, _known_error)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from flask import Blueprint, current_app, request
 
+from backend.server.buffering import BufferedSocket
 from backend.server.json_body import parse_body
 from backend.service.service import SegmentationService
 
@@ -21,6 +23,12 @@ def _service() -> SegmentationService:
 def _body() -> object:
     """The request's JSON, whatever its content type says."""
     return parse_body(request.get_data(cache=False))
+
+
+def _is_gone() -> Callable[[], bool]:
+    """Tells whether this request's client has hung up, where the server can tell."""
+    connection = request.environ.get("gunicorn.socket")
+    return connection.is_gone if isinstance(connection, BufferedSocket) else lambda: False
 
 
 @blueprint.get("/")
@@ -39,7 +47,7 @@ def setup() -> Reply:
 @blueprint.post("/predict")
 def predict() -> Reply:
     """A click, an opened task, or a batch of tasks."""
-    return _service().predict(_body())
+    return _service().predict(_body(), _is_gone())
 
 
 @blueprint.post("/webhook")

@@ -89,8 +89,9 @@ class ClickResult:
     adapter_version: str
 
 
-Outcome = Literal["answered", "superseded", "nothing positive"]
-"""Why a request got masks or none: computed; a newer one waited; there was no object to find."""
+Outcome = Literal["answered", "superseded", "nothing positive", "given up"]
+"""Why a request got masks or none: computed; a newer one waited; there was no object to find; its
+client hung up, or its time was over."""
 
 
 def interaction_record(
@@ -199,8 +200,8 @@ def submission_record(
         task_id=submission.task_id,
         annotator=submission.annotator,
         received_at=at,
-        created_at=_parse_time(submission.created_at),
-        updated_at=_parse_time(submission.updated_at),
+        created_at=parse_time(submission.created_at),
+        updated_at=parse_time(submission.updated_at),
         lead_time_s=submission.lead_time_s,
         was_cancelled=submission.was_cancelled,
         regions=tuple(_region(region, max_pixels) for region in submission.regions),
@@ -221,7 +222,7 @@ def _region(region: SubmittedRegion, max_pixels: int) -> RegionRecord:
     return RegionRecord(region_id=region.region_id, label=region.label, kind=region.kind, rle=rle)
 
 
-def _parse_time(text: str | None) -> datetime | None:
+def parse_time(text: str | None) -> datetime | None:
     """An ISO 8601 time; None where it is missing, none, or in no year that Label Studio knew."""
     if text is None:
         return None

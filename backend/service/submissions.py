@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from adaptation.errors import InputError, ProtocolError, StoreError, StropError
-from adaptation.journal import Delivery, Journal, Receipt, SubmissionRecord
+from adaptation.journal import Delivery, Journal, Receipt, SpoolingJournal, SubmissionRecord
 from backend.learning.interface import Learning
 from backend.protocol import MAX_MASK_PIXELS, WebhookKind, parse_webhook
 from backend.service.clicks import PromptState
@@ -39,6 +39,7 @@ class SubmissionHandler:
 
     Args:
         journal: Where it goes.
+        intake: Keeps messages also while the journal fails.
         memory: Of the objects in work; those of a submitted task are forgotten.
         learning: Learns from it.
         max_pixels: Of an image whose masks are decoded.
@@ -47,11 +48,13 @@ class SubmissionHandler:
     def __init__(
         self,
         journal: Journal,
+        intake: SpoolingJournal,
         memory: PromptState,
         learning: Learning,
         max_pixels: int = MAX_MASK_PIXELS,
     ) -> None:
-        self._journal, self._memory, self._learning = journal, memory, learning
+        self._journal, self._intake = journal, intake
+        self._memory, self._learning = memory, learning
         self._max_pixels = max_pixels
         self._n_failures: Counter[int] = Counter()
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="submissions")
@@ -67,7 +70,7 @@ class SubmissionHandler:
 
         Raises:
             ProtocolError: It is no event of Label Studio.
-            StoreError: It cannot be kept.
+            StoreError: It cannot be kept, neither in the journal nor in the spool.
         """
         event = parse_webhook(body)
         logger.info("webhook %s: project %s", event.action, event.project_id)
@@ -75,11 +78,12 @@ class SubmissionHandler:
             logger.warning("webhook %s is not known, nothing of it is kept", event.action)
         if not event.submissions:
             return
-        self._journal.keep_delivery(_as_text(body))
+        is_there = self._intake.keep_delivery(_as_text(body))
         for project_id, task_id in {(s.project_id, s.task_id) for s in event.submissions}:
             if project_id is not None and task_id is not None:
                 self._memory.forget_task(project_id, task_id)
-        self._run_behind(self._work_off)
+        if is_there:
+            self._run_behind(self._work_off)
 
     def learn_with(self, learning: Learning) -> None:
         """From now on, this learns from what is submitted."""
@@ -95,6 +99,9 @@ class SubmissionHandler:
         def guarded() -> None:
             try:
                 work()
+            except StoreError as error:
+                logger.error("submissions wait for the journal: %s", error)
+                self._intake.failed()
             except StropError as error:
                 logger.error("submissions wait for the next one: %s", error)
             except Exception:

@@ -43,7 +43,7 @@ class Driver:
 
     def __init__(self) -> None:
         self._node = subprocess.Popen(
-            [_program("node", "nodejs"), str(FOLDER / "driver.js")],
+            [program("node", "nodejs"), str(FOLDER / "driver.js")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -74,7 +74,7 @@ class ImageViewer:
 
     def __init__(self) -> None:
         self._driver = Driver()
-        self._driver.call("open", _chromium())
+        self._driver.call("open", chromium_program())
 
     def close(self) -> None:
         self._driver.close()
@@ -100,7 +100,7 @@ class Browser:
 
     def __init__(self, url: str, email: str, password: str, **options: bool) -> None:
         self._driver = Driver()
-        self._driver.call("launch", url, email, password, _chromium(), options)
+        self._driver.call("launch", url, email, password, chromium_program(), options)
 
     def close(self) -> None:
         self._driver.close()
@@ -174,11 +174,11 @@ def _region(entry: dict[str, Any]) -> Region:
     )
 
 
-def _chromium() -> str:
-    return _program("chromium", "chromium-browser", "google-chrome")
+def chromium_program() -> str:
+    return program("chromium", "chromium-browser", "google-chrome")
 
 
-def _program(*names: str) -> str:
+def program(*names: str) -> str:
     for name in names:
         path = shutil.which(name)
         if path is not None:
