@@ -285,7 +285,9 @@ def _number(value: str | int) -> int:
     """
     text = str(value)
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise LabelStudioError(f"Label Studio numbers projects and tasks, and {text[:40]!r} is none.")
+        raise LabelStudioError(
+            f"Label Studio numbers projects and tasks, and {text[:40]!r} is no number."
+        )
     return int(text)
 
 
