@@ -285,7 +285,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"The image has {width} x {height} pixels, more than the {max_pixels} that are "
-            "allowed: shrink it, or raise the limit in the settings."
+            "allowed: shrink it, or raise images.max_megapixels."
         )
 
 
