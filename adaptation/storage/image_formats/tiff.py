@@ -34,7 +34,14 @@ _COMPRESSIONS = {
     34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
 }  # fmt: skip
 _FORMATS = {1: "u", 2: "i", 3: "f"}
-_FORMAT_NAMES = {1: "unsigned", 2: "signed", 3: "floating", 4: "untyped", 5: "complex", 6: "complex"}
+_FORMAT_NAMES = {
+    1: "unsigned",
+    2: "signed",
+    3: "floating",
+    4: "untyped",
+    5: "complex",
+    6: "complex",
+}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ALPHA = (1, 2)
 _SEPARATE_PLANES = 2
@@ -216,7 +223,7 @@ def _blocks(
         for number, (y, x) in enumerate(corners, start=plane * len(corners)):
             rows = high if is_tiled else min(high, layout.height - y)
             block = _unpacked(content, layout, number, rows * wide * in_block * dtype.itemsize)
-            shaped = np.frombuffer(block, dtype).reshape(rows, wide, in_block)
+            shaped: NDArray[Any] = np.frombuffer(block, dtype).reshape(rows, wide, in_block)
             if layout.predictor == 2:
                 shaped = np.cumsum(shaped, axis=1, dtype=dtype.newbyteorder("="))
             yield (y, x), channels, shaped

@@ -28,7 +28,9 @@ class Field:
     def values(self) -> tuple[int | float, ...]:
         """The numbers; a rational is two of them."""
         letter = _FORMATS[self.kind]
-        return struct.unpack(f"{self.order}{len(self.raw) // struct.calcsize(letter)}{letter}", self.raw)
+        return struct.unpack(
+            f"{self.order}{len(self.raw) // struct.calcsize(letter)}{letter}", self.raw
+        )
 
     def one(self, *kinds: int) -> int | None:
         """The value of a field that holds exactly one whole number of these types, else None."""
@@ -49,7 +51,7 @@ def first_directory(block: bytes, order: str) -> Iterator[Field]:
 
 
 def directory(block: bytes, order: str, offset: int) -> Iterator[Field]:
-    """The fields of a directory, as far as the block reaches; values beyond its end are left out."""
+    """The fields of a directory, as far as the block reaches; values beyond it are left out."""
     if offset + 2 > len(block):
         return
     (n_fields,) = struct.unpack_from(order + "H", block, offset)
