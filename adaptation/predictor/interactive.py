@@ -28,6 +28,7 @@ from adaptation.predictor.zoom import (
     choose_view,
     clicks_in_view,
     extent_of,
+    first_view,
     move_logits,
 )
 from adaptation.types import Box, Click, Embedding, MaskPrediction, Prompt, Size
@@ -323,6 +324,8 @@ class InteractivePredictor:
         state: ObjectState | None,
     ) -> View:
         full = View.full(image_size)
+        if state is None and box is None:
+            return first_view(clicks, image_size, self.zoom)
         if state is None:
             return choose_view(box, image_size, full, self.zoom)
         extent = extent_of(
