@@ -10,7 +10,7 @@ import cv2
 import torch
 from pydantic import SecretStr
 
-from adaptation.journal import Journal
+from adaptation.journal import Journal, SpoolingJournal
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.base_decoder import Registry
 from adaptation.models.catalog import load_model
@@ -40,6 +40,7 @@ from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickOptions, PromptState, ServedModel
 from backend.service.prompt_state import DrawnBoxes, ObjectStates
 from backend.service.service import SegmentationService
+from backend.service.state_files import StateFiles
 from backend.settings import Settings, load_learner
 
 logger = logging.getLogger(__name__)
@@ -85,12 +86,15 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         interaction=first.interaction,
         encoder=encoder,
         journal=journal,
+        intake=SpoolingJournal(journal, settings.spool_dir),
         memory=_memory(settings),
         ahead=_ahead(settings, encoder, cache, client),
         learning=first.learning,
         keeper=_keeper(settings, images),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
+        max_pixels=_max_pixels(settings),
+        client=client if settings.label_studio.token is not None else None,
     )
     service.follow(watcher, served)
     return service
@@ -195,17 +199,23 @@ def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageL
     rules = HostRules.parse(options.allowed_hosts, options.allowed_networks)
     source = ImageSource(
         client,
-        Fetcher(rules, timeout_s=(5.0, options.timeout_s)),
+        Fetcher(rules, timeout_s=(5.0, options.timeout_s), deadline_s=options.download_s),
         public_urls=settings.label_studio.public_urls,
         folders=options.allowed_folders,
         max_bytes=_bytes(options.max_file_mb),
+        deadline_s=options.download_s,
     )
     return ImageLoader(
         source,
-        max_pixels=int(options.max_megapixels * 1e6),
+        max_pixels=_max_pixels(settings),
         cache_bytes=_bytes(options.memory_mb),
         max_age_s=options.max_age_s,
+        max_waiting=max(2, (settings.server.threads - RESERVED_THREADS) // 2),
     )
+
+
+def _max_pixels(settings: Settings) -> int:
+    return int(settings.images.max_megapixels * 1e6)
 
 
 def build_embeddings(settings: Settings) -> EmbeddingCache:
@@ -224,13 +234,15 @@ def _store(settings: Settings) -> EmbeddingStore | None:
         return RedisStore(url, _bytes(options.redis_mb))
     if options.disk_mb == 0:
         return None
-    return DiskStore(settings.embeddings_dir, _bytes(options.disk_mb))
+    return DiskStore(settings.embeddings_dir, _bytes(options.disk_mb), _bytes(options.min_free_mb))
 
 
 def _memory(settings: Settings) -> PromptState:
     return PromptState(
         states=ObjectStates(
-            max_objects=settings.sessions.max_objects, ttl_s=settings.sessions.ttl_s
+            max_objects=settings.sessions.max_objects,
+            ttl_s=settings.sessions.ttl_s,
+            files=StateFiles(settings.objects_dir, settings.sessions.max_objects),
         ),
         boxes=DrawnBoxes(ttl_s=settings.inference.box_ttl_s),
     )

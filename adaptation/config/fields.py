@@ -27,7 +27,9 @@ def fields_of(section: type) -> Mapping[str, Any]:
     hints = typing.get_type_hints(section, include_extras=True)
     if issubclass(section, BaseModel):
         return {name: hints[name] for name in section.model_fields}
-    return {field.name: hints[field.name] for field in dataclasses.fields(section)}
+    return {
+        field.name: hints[field.name] for field in dataclasses.fields(typing.cast(Any, section))
+    }
 
 
 def bare(hint: Any) -> Any:

@@ -30,8 +30,9 @@ def one_of(known: Sequence[str]) -> AfterValidator:
 
 def range_mistakes(instance: object) -> list[str]:
     """What is out of the range that its field is annotated with, one sentence each."""
-    found = []
-    for name, adapter in _adapters(type(instance)).items():
+    schema: Any = type(instance)
+    found: list[str] = []
+    for name, adapter in _adapters(schema).items():
         value = getattr(instance, name)
         if adapter is None:
             found += [f"{name}.{mistake}" for mistake in range_mistakes(value)]

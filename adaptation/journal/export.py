@@ -79,6 +79,18 @@ def export(
         ) from error
 
 
+def check_target(out: Path, format: str) -> None:
+    """Find out in no time whether an export could begin.
+
+    Raises:
+        InputError: The folder exists, or the format is unknown.
+        SettingsError: Parquet is asked for and pyarrow is not installed.
+    """
+    _writer_of(format)
+    if out.exists() or out.is_symlink():
+        _refuse(out)
+
+
 def _fill(
     journal: Journal,
     writers: Mapping[str, _TableWriter],

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from cachetools import LRUCache, TTLCache
 
-from adaptation.errors import ImageError
+from adaptation.errors import ImageError, StoreError
 from adaptation.storage.images import DecodedImage, Pixels, decode_image
 from adaptation.types import Size
 from backend.images.sources import public_reference
@@ -93,6 +94,8 @@ class ImageLoader:
         max_pixels: Largest width times height.
         cache_bytes: Memory for images, decoded and as files.
         max_age_s: Seconds after which a file is read again.
+        max_waiting: Threads that may wait for files at once, half of them for one host's; more are
+            refused at once, so that a slow host holds up those alone who ask it.
         clock: Monotonic seconds.
     """
 
@@ -103,6 +106,7 @@ class ImageLoader:
         max_pixels: int = 100_000_000,
         cache_bytes: int = 256 << 20,
         max_age_s: float = 600.0,
+        max_waiting: int = 14,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
@@ -111,6 +115,7 @@ class ImageLoader:
         self._known_lock = threading.Lock()
         self._images = _ImageCache(cache_bytes)
         self._in_turn = _KeyedLocks()
+        self._waiting = _Waiting(max_waiting)
         self._decode_slots = threading.BoundedSemaphore(2)
 
     def identify(self, image_ref: str, task_id: str) -> ImageIdentity:
@@ -131,12 +136,18 @@ class ImageLoader:
 
         Raises:
             ImageError: The image may not or cannot be read or decoded.
+            WaitingError: Too many wait for files already.
         """
         key = _key(image_ref, task_id)
-        with self._in_turn.hold(key):
-            identity = self._fresh(key)
-            kept = self._images.get(identity.digest) if identity else None
-            return kept or self._read(key, image_ref, task_id)
+        kept = self._kept(key)
+        if kept is not None:
+            return kept
+        with self._waiting.one_more(_host(image_ref)), self._in_turn.hold(key):
+            return self._kept(key) or self._read(key, image_ref, task_id)
+
+    def _kept(self, key: str) -> LoadedImage | None:
+        identity = self._fresh(key)
+        return self._images.get(identity.digest) if identity else None
 
     def file(self, identity: ImageIdentity, image_ref: str, task_id: str) -> bytes:
         """The encoded file of an image that was identified, read again where it left the memory.
@@ -205,6 +216,40 @@ class _ImageCache:
                 self._entries[image.digest] = image
 
 
+class WaitingError(StoreError):
+    """Too many wait for files already; HTTP 503."""
+
+
+class _Waiting:
+    """Counts those who wait for files, together and by host."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._by_host: dict[str, int] = {}
+
+    @contextmanager
+    def one_more(self, host: str | None) -> Iterator[None]:
+        """Wait for a file; None is no host and costs nothing."""
+        if host is None:
+            yield
+            return
+        with self._lock:
+            n_same = self._by_host.get(host, 0)
+            if sum(self._by_host.values()) >= self._most or n_same >= max(1, self._most // 2):
+                raise WaitingError(
+                    f"{n_same} clicks wait for images of {host or 'Label Studio'} already: click "
+                    "again in a moment."
+                )
+            self._by_host[host] = n_same + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._by_host[host] -= 1
+                if not self._by_host[host]:
+                    del self._by_host[host]
+
+
 class _KeyedLocks:
     """One lock a key, kept only while somebody holds or awaits it."""
 
@@ -227,6 +272,16 @@ class _KeyedLocks:
                     del self._held[key]
                 else:
                     self._held[key] = (lock, n_users - 1)
+
+
+def _host(image_ref: str) -> str | None:
+    """Whom a file comes from: a host, "" for Label Studio, None for the reference itself."""
+    if image_ref.startswith("data:"):
+        return None
+    try:
+        return urlsplit(image_ref).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _key(image_ref: str, task_id: str) -> str:

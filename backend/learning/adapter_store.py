@@ -132,12 +132,29 @@ class AdapterStore:
         self._path(name).unlink(missing_ok=True)
 
     def saved_version(self, name: str) -> str | None:
-        """Version of the file of a session; None where there is none of this base decoder."""
-        metadata = _metadata_of(self._path(name))
-        return metadata.get("version") if self._fits(metadata.get("decoder_id")) else None
+        """Version of what a session's file holds; None where that is of no use here.
+
+        So it is where nothing of this base decoder can be read, or it is not what was saved.
+        """
+        try:
+            return self._read(name).version
+        except ModelError:
+            return None
 
     def _fits(self, decoder_id: str | None) -> bool:
         return decoder_id == self._sam.decoder_id
+
+    def _read(self, name: str) -> Adapter:
+        """What a session's file holds.
+
+        Raises:
+            ModelError: It cannot be read, or does not match its digest.
+        """
+        path = self._path(name)
+        adapter = load_adapter(path, self._sam)
+        if _metadata_of(path).get("version") != adapter.version:
+            raise ModelError(f"The adapter {path.name} is damaged: its digest is another one.")
+        return adapter
 
     def _get(self, name: str) -> _Held | None:
         with self._lock:
@@ -161,7 +178,7 @@ class AdapterStore:
         if self._set_aside(name, path):
             return None
         try:
-            adapter = load_adapter(path, self._sam)
+            adapter = self._read(name)
         except ModelError as error:
             logger.warning("what session %s had learned is left out: %s", name, error)
             adapter = Adapter(decoder_id=self._sam.decoder_id)

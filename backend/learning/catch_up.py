@@ -13,9 +13,10 @@ from backend.learning.session_log import SessionLog
 
 
 class CatchUp:
-    """Brings sessions up to what the journal holds; made before anything new is submitted.
+    """Brings sessions up to what the journal holds.
 
-    Used by the one thread that learns: :meth:`rebuild_missing` first, then :meth:`missed`.
+    Used by the one thread that learns: :meth:`rebuild_missing` first, then :meth:`missed`; both
+    again after an outage of the journal.
 
     Args:
         context: Answers the journal's objects again.
@@ -25,10 +26,13 @@ class CatchUp:
 
     def __init__(self, context: ReplayContext, log: SessionLog, manager: SessionManager) -> None:
         self._context, self._log, self._manager = context, log, manager
-        self._first_seq = log.journal.append_event("learning_began").seq
+        log.journal.append_event("learning_began")
 
     def rebuild_missing(self) -> None:
-        """Make sessions again whose file is missing or behind the journal."""
+        """Make sessions again whose file is missing or behind the journal.
+
+        Everything is read anew: after an outage nobody knows whether the last event was kept.
+        """
         self._log.read()
         adapters = self._log.adapters
         behind = {
@@ -44,15 +48,10 @@ class CatchUp:
                 adapters.publish(start_of(project_id), rebuilt.start)
 
     def missed(self) -> Iterator[Callable[[], None]]:
-        """What happened to annotations while nobody learned from it, as calls to be made.
-
-        What is submitted after this object was made is left out: it is queued for training.
-        """
+        """What happened to annotations and was never learned from, as calls to be made."""
         journal, index = self._log.journal, self._log.index
         journal.link_pending()
         for link in journal.links(current_only=False):
-            if link.submission_seq >= self._first_seq:
-                return
             if link.standing != "current":
                 if index.standing.get(link.annotation_id, ("", 0))[1] == link.submission_seq:
                     yield lambda link=link: self._manager.unlearn(link.annotation_id)  # type: ignore[misc]

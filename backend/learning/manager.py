@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from adaptation.errors import InputError
 from adaptation.journal import Link, SubmissionRecord
 from adaptation.learning.learner import ObjectReport
 from adaptation.learning.settings import LearnerSettings
@@ -96,6 +97,7 @@ class SessionManager:
         most = 0 if options.scope == "project" else options.merge
         self._merger = Merger(context, log, settings, most)
         self._to_merge: list[str] = []
+        self._mended: set[str] = set()
 
     # Answers -----------------------------------------------------------------------------------
 
@@ -112,12 +114,18 @@ class SessionManager:
         Raises:
             StropError: The region cannot be trained on; the session stays as it was.
         """
-        if link.request_id is None:
+        if link.request_id is None or self._log.index.knows(link.submission_seq, link.position):
             return
-        linked = self._context.reader.linked(submission, link.position, link.request_id)
-        if linked is None:
+        try:
+            linked = self._context.reader.linked(submission, link.position, link.request_id)
+            finished = None if linked is None else linked.session_object()
+        except InputError as error:  # the journal holds no mask or no request, now and for ever
+            self._log.pass_over(submission.project_id, link, str(error))
+            raise
+        if linked is None or finished is None:
+            self._log.pass_over(submission.project_id, link, "no session answered its clicks")
             return
-        finished, last, pause = linked.session_object(), linked.last, self._context.pause
+        last, pause = linked.last, self._context.pause
         name = session_name(self._options.scope, last.project_id, last.label, last.task_id)
         opened = self._opened(name, last.project_id)
         asked = opened.session.answer_again(finished, pause)
@@ -148,11 +156,34 @@ class SessionManager:
         opened = tuple(self._open.values())
         return not self._to_merge and not any(session.may_train_idle for session in opened)
 
+    def rewritten(self, annotation_id: str, newest_seq: int | None) -> None:
+        """Un-learn an annotation unless sessions know its newest version already.
+
+        Args:
+            annotation_id: The annotation.
+            newest_seq: The entry of the version in force; None where it was deleted.
+        """
+        known = self._log.index.standing.get(annotation_id)
+        if known is not None and known[1] != newest_seq:
+            self.unlearn(annotation_id)
+
     def unlearn(self, annotation_id: str) -> None:
-        """Un-learn an annotation in every session that knows it."""
-        project_id, _ = self._log.index.standing.get(annotation_id, (None, 0))
-        if project_id is None:
+        """Un-learn an annotation in every session that knows it.
+
+        Raises:
+            StoreError: The journal fails; asked again, it goes on.
+        """
+        standing = self._log.index.standing
+        known = standing.get(annotation_id)
+        if known is None:
             return
+        try:
+            self._unlearn(known[0], annotation_id)
+        except BaseException:
+            standing[annotation_id] = known
+            raise
+
+    def _unlearn(self, project_id: str, annotation_id: str) -> None:
         n_unlearned = 0
         for opened in list(self._open.values()):
             with self._whole(opened):
@@ -184,6 +215,7 @@ class SessionManager:
     def _opened(self, name: str, project_id: str) -> _OpenSession:
         known = self._open.get(name)
         if known is None or known.session.n_objects >= MAX_HISTORY:
+            self._mend(name, project_id)
             origin, start = self._log.adapters.origin(name, start_of(project_id))
             session = LearningSession(self._context.sam, self._settings, self._options.seed, origin)
             known = self._open[name] = _OpenSession(name, project_id, session, start)
@@ -192,6 +224,21 @@ class SessionManager:
             _, closed = self._open.popitem(last=False)
             logger.info("session %s is closed: others were trained after it", closed.name)
         return known
+
+    def _mend(self, name: str, project_id: str) -> None:
+        """Make a session again whose weights are not those that the journal speaks of.
+
+        So it is when its file was damaged or removed; tried once, it may be impossible.
+        """
+        _, version = self._log.index.versions.get(name, (project_id, None))
+        held = self._log.adapters.adapter(name)
+        if version is None or name in self._mended or (held and held.version == version):
+            return
+        self._mended.add(name)
+        events = self._log.events(project_id)
+        session = rebuild_project(self._context, project_id, events).sessions.get(name)
+        if session is not None:
+            self._log.adapters.publish(name, session.adapter)
 
     @contextmanager
     def _whole(self, opened: _OpenSession) -> Iterator[None]:

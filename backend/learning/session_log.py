@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptation.journal import Journal
+from adaptation.journal import Journal, Link
 from adaptation.learning.adapter import Adapter
 from backend.learning.adapter_store import AdapterStore
 from backend.learning.events import (
@@ -11,7 +11,9 @@ from backend.learning.events import (
     Learned,
     SessionEvent,
     read_events,
+    read_passed_over,
     write_event,
+    write_passed_over,
 )
 from backend.learning.index import SessionIndex
 
@@ -33,9 +35,12 @@ class SessionLog:
         self.index = SessionIndex(decoder_id)
 
     def read(self) -> None:
-        """Take all events of earlier runs into the index; called once, before any is appended."""
+        """Make the index anew from the journal: after an outage nobody knows what was kept."""
+        self.index.clear()
         for project_id, event in read_events(self.journal):
             self.index.note(project_id, event)
+        for submission_seq, position in read_passed_over(self.journal):
+            self.index.settle(submission_seq, position)
 
     def events(self, project_id: str) -> list[SessionEvent]:
         """A project's events, oldest first."""
@@ -49,6 +54,15 @@ class SessionLog:
         """
         write_event(self.journal, project_id, event)
         self.index.note(project_id, event)
+
+    def pass_over(self, project_id: str, link: Link, reason: str) -> None:
+        """Write down that a region can never be trained on, and why.
+
+        Raises:
+            StoreError: The journal cannot take it.
+        """
+        write_passed_over(self.journal, project_id, link.submission_seq, link.position, reason)
+        self.index.settle(link.submission_seq, link.position)
 
     def publish(
         self, project_id: str, event: Learned | IdleTrained | Forgot, adapter: Adapter

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from cachetools import LRUCache, TTLCache
 
@@ -44,6 +45,22 @@ class ObjectKey:
     object_id: str
 
 
+class KeptStates(Protocol):
+    """Where the newest states outlive the process: `backend.service.state_files.StateFiles`."""
+
+    def save(self, key: ObjectKey, state: ObjectState, decoder_id: str) -> None:
+        """Keep one; returns at once."""
+
+    def load(self, key: ObjectKey) -> tuple[str, ObjectState] | None:
+        """The decoder's id and the state of an object."""
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Remove those of a task."""
+
+    def close(self) -> None:
+        """Write what waits."""
+
+
 _States = tuple[tuple[str, ObjectState], ...]
 """An object's, the newest first, each with the base decoder that made it."""
 
@@ -54,11 +71,20 @@ class ObjectStates:
     Args:
         max_objects: Objects remembered at most.
         ttl_s: Seconds after which an untouched object is forgotten.
+        files: The newest states on the disk, for what is forgotten here; None: none.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, *, max_objects: int, ttl_s: float, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        max_objects: int,
+        ttl_s: float,
+        files: KeptStates | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self._kept: TTLCache[ObjectKey, _States] = TTLCache(max_objects, ttl_s, clock)
+        self._files = files
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -74,6 +100,9 @@ class ObjectStates:
         """
         with self._lock:
             states = self._kept.get(key, ())
+        if self._files is not None and not states:
+            found = self._files.load(key)
+            states = () if found is None else (found,)
         fitting = [
             state for maker, state in states if maker == decoder_id and state.precedes(clicks, box)
         ]
@@ -84,12 +113,21 @@ class ObjectStates:
         with self._lock:
             states = ((decoder_id, state), *self._kept.get(key, ()))
             self._kept[key] = states[:KEPT_STATES]
+        if self._files is not None:
+            self._files.save(key, state, decoder_id)
 
     def forget_task(self, project_id: str, task_id: str) -> None:
         """Forget all objects of a task: it was submitted."""
         with self._lock:
             for key in [k for k in self._kept if _is_in_task(k.place, project_id, task_id)]:
                 self._kept.pop(key, None)
+        if self._files is not None:
+            self._files.forget_task(project_id, task_id)
+
+    def close(self) -> None:
+        """Write what waits to be written."""
+        if self._files is not None:
+            self._files.close()
 
 
 @dataclass(slots=True)

@@ -40,6 +40,9 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Paths = Annotated[
     tuple[Annotated[Path, AfterValidator(Path.expanduser)], ...], BeforeValidator(_split)
 ]
+Addresses = Annotated[
+    tuple[Annotated[str, AfterValidator(_is_address)], ...], BeforeValidator(_split)
+]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
@@ -188,7 +191,7 @@ class LabelStudioSettings(Section):
     token_kind: Literal["auto", "legacy", "personal"] = Field(
         default="auto", description="Kind of the token; auto tells it by its looks."
     )
-    public_urls: Texts = Field(
+    public_urls: Addresses = Field(
         default=(),
         description="Other addresses that tasks know it by, such as the browser's; not contacted.",
     )
@@ -210,6 +213,9 @@ class ImageSettings(Section):
     max_megapixels: float = Field(default=100, gt=0, description="Larger images are refused.")
     max_file_mb: float = Field(default=256, gt=0, description="Larger files are refused.")
     timeout_s: float = Field(default=20, gt=0, description="A host must answer within this time.")
+    download_s: float = Field(
+        default=60, gt=0, le=95, description="A file must be here within this time, all of it."
+    )
     max_age_s: float = Field(
         default=600, ge=0, description="A file is read again after this time, in case it changed."
     )
@@ -221,7 +227,7 @@ class ImageSettings(Section):
 
 
 class EmbeddingSettings(Section):
-    """Where embeddings are kept: an image is encoded once, ever."""
+    """Where embeddings are kept: each image, and each close-up of it, is encoded once."""
 
     memory_mb: float = Field(
         default=512,
@@ -230,6 +236,11 @@ class EmbeddingSettings(Section):
     )
     disk_mb: float = Field(
         default=20_000, ge=0, description="Disk for embeddings; the oldest leave first; 0: none."
+    )
+    min_free_mb: float = Field(
+        default=500,
+        ge=0,
+        description="The oldest leave, too, while the disk has less room; of small disks a 1/4.",
     )
     folder: OptionalPath = Field(
         default=None, description="Where they lie; empty: the folder embeddings in data_dir."
@@ -392,6 +403,16 @@ class Settings(Section):
     def adapters_dir(self) -> Path:
         """Folder of what sessions learned."""
         return self.data_dir / "sessions"
+
+    @property
+    def objects_dir(self) -> Path:
+        """Folder of the newest state of each object in work."""
+        return self.data_dir / "objects"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Folder of clicks and webhooks that the journal did not take yet."""
+        return self.data_dir / "spool"
 
     @property
     def journal_url(self) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from adaptation.config import Count, one_of, range_mistakes
+from training.runtime.config import NO_JOURNAL
 
 CANDIDATES = ("dpo", "sft")
 STARTS = ("embedded", "current")
@@ -16,7 +17,7 @@ STARTS = ("embedded", "current")
 class NightlyConfig:
     """What a night depends on; configs/nightly.yaml says what each value does."""
 
-    journal: str
+    journal: str = ""
     album: Path = Path(".strop/images")
     work: Path = Path("runs/nightly")
     registry: Path = Path(".strop/registry")
@@ -40,7 +41,7 @@ class NightlyConfig:
         """What makes no sense, one sentence each."""
         found = range_mistakes(self)
         if not self.journal:
-            found.append("journal must name a database, as sqlite:///.strop/journal.db")
+            found.append(NO_JOURNAL)
         unknown = sorted(set(self.candidates) - set(CANDIDATES))
         if unknown or not self.candidates:
             found.append(f"candidates must be some of {', '.join(CANDIDATES)}")

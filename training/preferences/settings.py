@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adaptation.config import Count, Share, range_mistakes
 from adaptation.learning.guard import GuardSettings
+from training.runtime.config import NO_JOURNAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class Limits:
 class PreferencesConfig:
     """Everything that a preferences folder depends on."""
 
-    journal: str
+    journal: str = ""
     album: Path
     out: Path
     project: str | None = None
@@ -111,5 +112,5 @@ class PreferencesConfig:
         if self.sheet_pairs < 0:
             found.append("sheet_pairs must not be negative; 0 makes an empty sheet")
         if not self.journal:
-            found.append("journal must name a database, as sqlite:///.strop/journal.db")
+            found.append(NO_JOURNAL)
         return found

@@ -9,7 +9,6 @@ added); with `max_minutes` the learning rate follows the clock instead.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
@@ -33,6 +32,7 @@ from adaptation.storage.digests import file_sha256
 from adaptation.storage.files import write_text
 from adaptation.storage.provenance import commit
 from adaptation.types import STRIDE
+from training.pretrain.arguments import EMBEDDED, parse_arguments
 from training.pretrain.config import PretrainConfig, draw_plan, learning_rate
 from training.pretrain.episode import Episode, EpisodeReport, Plan
 from training.pretrain.export import WeightAverage, export_weights, plot_log
@@ -358,32 +358,7 @@ def _blended(weights: dict[str, Tensor], start: str | None, share: float) -> dic
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: train, or export the averaged weights of a run; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="strop-train pretrain", description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("configs/pretrain.yaml"))
-    parser.add_argument(
-        "--export",
-        type=Path,
-        nargs="?",
-        const=DEFAULT_WEIGHTS,
-        metavar="FILE",
-        help="do not train; write the run's weights to FILE (embedded by default)",
-    )
-    parser.add_argument(
-        "--blend",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="with --export: share of the weights that the run started from (0)",
-    )
-    parser.add_argument(
-        "--pack",
-        type=Path,
-        metavar="FILE",
-        help="do not train; write what the config reads to one archive, to train from elsewhere "
-        "(data=FILE)",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
+    options = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         config = load_config(PretrainConfig, options.config, options.overrides)
@@ -394,7 +369,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.export is None:
             run(config)
         else:
-            logger.info("exported, sha256 %s", export(config.run, options.export, options.blend))
+            path = DEFAULT_WEIGHTS if options.export == EMBEDDED else options.export
+            logger.info("exported, sha256 %s", export(config.run, path, options.blend))
     except StropError as error:
         sys.stderr.write(f"{error}\n")
         return 2

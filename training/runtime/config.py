@@ -16,6 +16,11 @@ from adaptation.config import Layer, assigned, load, nested, read_yaml
 
 ConfigT = TypeVar("ConfigT")
 
+NO_JOURNAL = (
+    "journal is not given: that of a Strop that runs here is --journal sqlite:///.strop/journal.db"
+)
+"""What a job says that reads a journal and was told none."""
+
 
 def load_config(
     schema: type[ConfigT], path: Path | None = None, overrides: Sequence[str] = ()

@@ -12,17 +12,9 @@ import pytest
 import torch
 
 from adaptation.errors import SettingsError
-from adaptation.journal import Journal
-from adaptation.predictor.zoom import View
-from adaptation.storage.album import Album
 from adaptation.types import Embedding
 from backend.commands.replay import replay
-from backend.embeddings.encoder import Encoder
-from backend.learning.manager import OnlineOptions
-from backend.learning.worker import KnownImages, OnlineLearning
-from backend.service.service import SegmentationService
 from backend.settings import load_learner
-from backend.wiring import build_embeddings, build_images
 from tests.backend.learning_kit import (
     FAST,
     IMAGES,
@@ -31,6 +23,7 @@ from tests.backend.learning_kit import (
     draw,
     events_of,
     handed_over,
+    learn_from_spoiled_images,
     learning_of,
     learning_service,
     painted,
@@ -149,32 +142,6 @@ def of_another_encoder(embedding: Embedding) -> Embedding:
 
 def not_a_number(embedding: Embedding) -> Embedding:
     return replace(embedding, features=embedding.features * torch.nan)
-
-
-class SpoiledImages(KnownImages):
-    """Images whose embeddings are spoiled on their way to learning, if wanted."""
-
-    spoil: Callable[[Embedding], Embedding] | None = None
-
-    def embed(self, image_id: str, view: View) -> Embedding:
-        found = super().embed(image_id, view)
-        return found if self.spoil is None else self.spoil(found)
-
-
-def learn_from_spoiled_images(service: SegmentationService, folder: Path) -> SpoiledImages:
-    """Let a service learn from images that the test may spoil."""
-    settings, sam = settings_for(folder), service.served.interaction.sam
-    encoder = Encoder(sam, build_images(settings, None), build_embeddings(settings))
-    images = SpoiledImages(encoder, Album(settings.album_dir))
-    learning = OnlineLearning(
-        sam,
-        images,
-        Journal(settings.journal_url),
-        load_learner(folder / "learner.yaml"),
-        OnlineOptions(scope="project", folder=settings.adapters_dir),
-    )
-    service.swap(replace(service.served, learning=learning))
-    return images
 
 
 @pytest.mark.parametrize("spoil", [of_another_encoder, not_a_number])
