@@ -93,6 +93,7 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         keeper=_keeper(settings, images),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
+        max_pixels=_max_pixels(settings),
         client=client if settings.label_studio.token is not None else None,
     )
     service.follow(watcher, served)
@@ -206,11 +207,15 @@ def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageL
     )
     return ImageLoader(
         source,
-        max_pixels=int(options.max_megapixels * 1e6),
+        max_pixels=_max_pixels(settings),
         cache_bytes=_bytes(options.memory_mb),
         max_age_s=options.max_age_s,
         max_waiting=max(2, (settings.server.threads - RESERVED_THREADS) // 2),
     )
+
+
+def _max_pixels(settings: Settings) -> int:
+    return int(settings.images.max_megapixels * 1e6)
 
 
 def build_embeddings(settings: Settings) -> EmbeddingCache:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar
@@ -103,7 +103,13 @@ class Journal:
         News may come twice and in any order: the version with the latest ``updated_at`` is in
         force, and a deletion is final.
         """
-        return self._write(lambda connection: append.add_submission(connection, record))
+        return self.append_submissions([record])[0]
+
+    def append_submissions(self, records: Sequence[SubmissionRecord]) -> list[Receipt]:
+        """Write several versions or deletions at once: all of them, or none."""
+        return self._write(
+            lambda connection: [append.add_submission(connection, record) for record in records]
+        )
 
     def append_event(
         self,

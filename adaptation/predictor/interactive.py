@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaptation.errors import InputError
+from adaptation.models.prompts import resized
 from adaptation.models.sam import PromptableSam, Weights
 from adaptation.predictor.components import pointed_at
 from adaptation.predictor.guided_filter import at_edges
@@ -25,12 +28,17 @@ from adaptation.predictor.zoom import (
     choose_view,
     clicks_in_view,
     extent_of,
+    first_view,
     move_logits,
 )
 from adaptation.types import Box, Click, Embedding, MaskPrediction, Prompt, Size
 
 LOGIT_LIMIT = 32.0
 """Fed-back logits are clamped to plus or minus this, as SAM's training did."""
+
+MASK_LOGIT = 8.0
+"""A mask from elsewhere is fed back with this logit inside and its negative outside: as sure as the
+model itself is of what it has made."""
 
 MAX_REPLAYED = 3
 """Earlier clicks that are answered again, one by one, before the newest."""
@@ -246,6 +254,27 @@ class InteractivePredictor:
         check()
         return self.answer(encode, image_size, clicks, box, state, weights(len(clicks)))
 
+    def state_of(self, mask: NDArray[np.bool_], clicks: tuple[Click, ...]) -> ObjectState:
+        """What a mask from elsewhere leaves for the next click, as if the model had made it.
+
+        Args:
+            mask: ``[H, W]``, the original size.
+            clicks: What it is taken for the answer to.
+        """
+        size = (mask.shape[0], mask.shape[1])
+        side, stride = self.sam.input_size, self.sam.input_size // self.sam.low_res_size
+        input_size = resized(size, side)
+        frame = np.zeros((side, side), dtype=np.float32)
+        frame[: input_size[0], : input_size[1]] = cv2.resize(
+            mask.astype(np.float32), input_size[::-1], interpolation=cv2.INTER_AREA
+        )
+        inside = F.avg_pool2d(torch.from_numpy(frame)[None, None], stride)
+        logits = ((2 * inside - 1) * MASK_LOGIT).to(self.sam.device)
+        view = View.full(size)
+        return ObjectState(
+            clicks=clicks, box=None, view=view, input_size=input_size, low_res_logits=logits
+        )
+
     def next_view(self, answer: Answer) -> View:
         """The view on which the object's next click will be decoded if it lands nearby."""
         return self._view(answer.image_size, answer.state.clicks, answer.state.box, answer.state)
@@ -295,6 +324,8 @@ class InteractivePredictor:
         state: ObjectState | None,
     ) -> View:
         full = View.full(image_size)
+        if state is None and box is None:
+            return first_view(clicks, image_size, self.zoom)
         if state is None:
             return choose_view(box, image_size, full, self.zoom)
         extent = extent_of(

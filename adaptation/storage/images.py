@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,11 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 # `decode_image` makes the same check by itself, on the header, before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
+HUGE_PIXELS = 25_000_000
+"""An image of more is decoded alone: it may take 300 MB and more."""
+
+_turn_of_the_huge = threading.Lock()
+
 _TAILS = (bytes(512), b"\x55\xaa\x33\xcc" * 64 + bytes(512))
 """What may have followed in a file that ends early."""
 
@@ -48,6 +54,41 @@ class DecodedImage:
 
     pixels: Pixels
     media_type: str
+
+
+class _Limits:
+    """What one image may cost; a context in which a huge one has its turn.
+
+    Args:
+        max_pixels: Largest width times height.
+    """
+
+    def __init__(self, max_pixels: int) -> None:
+        self.max_pixels = max_pixels
+        self._has_turn = False
+
+    def __enter__(self) -> _Limits:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._has_turn:
+            _turn_of_the_huge.release()
+
+    def check(self, size: tuple[int, int]) -> None:
+        """Refuse (width, height) above the limit; wait while another huge image is decoded.
+
+        Raises:
+            ImageError: It is above the limit.
+        """
+        width, height = size
+        if width * height > self.max_pixels:
+            raise ImageError(
+                f"The image has {width} x {height} pixels, more than the {self.max_pixels} that "
+                "are allowed: shrink it, or raise the limit in the settings."
+            )
+        if width * height > HUGE_PIXELS and not self._has_turn:
+            _turn_of_the_huge.acquire()
+            self._has_turn = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +111,7 @@ def decode_image(content: bytes, *, max_pixels: int) -> DecodedImage:
 
     Besides the file, an image takes 3 bytes a pixel for what comes out, and until then what its
     decoder keeps: 1 to 4 bytes a pixel, 8 for colours of 16 bits, its own size for deep TIFF.
+    Images of more than :data:`HUGE_PIXELS` are decoded one at a time in the whole process.
 
     Args:
         content: The encoded file.
@@ -79,9 +121,10 @@ def decode_image(content: bytes, *, max_pixels: int) -> DecodedImage:
         ImageError: It is no image of a known format, too large, truncated, or damaged.
     """
     try:
-        stored = _stored(content, max_pixels)
-        pixels = _at_size(draw(stored.raster, stored.orientation), stored.natural_size)
-        return DecodedImage(pixels=_read_only(pixels), media_type=stored.media_type)
+        with _Limits(max_pixels) as limits:
+            stored = _stored(content, limits)
+            pixels = _at_size(draw(stored.raster, stored.orientation), stored.natural_size)
+            return DecodedImage(pixels=_read_only(pixels), media_type=stored.media_type)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -97,33 +140,33 @@ def decode_image(content: bytes, *, max_pixels: int) -> DecodedImage:
 # -- one format each ------------------------------------------------------------------------------
 
 
-def _stored(content: bytes, max_pixels: int) -> _Stored:
+def _stored(content: bytes, limits: _Limits) -> _Stored:
     if content.startswith(png.SIGNATURE):
-        return _png(content, max_pixels)
+        return _png(content, limits)
     if content.startswith(jpeg.SOI):
-        return _jpeg(content, max_pixels)
+        return _jpeg(content, limits)
     if byte_order(content) is not None:
-        return _tiff(content, max_pixels)
+        return _tiff(content, limits)
     if content.startswith(b"BM"):
-        return _bmp(content, max_pixels)
+        return _bmp(content, limits)
     if avif.is_avif(content):
-        return _avif(content, max_pixels)
-    return _plain(content, max_pixels)
+        return _avif(content, limits)
+    return _plain(content, limits)
 
 
-def _png(content: bytes, max_pixels: int) -> _Stored:
+def _png(content: bytes, limits: _Limits) -> _Stored:
     orientation = read_exif(png.exif_block(content)).orientation
     picture = png.picture_chunks(content)
     depth, colour_type = (*content[24:26], 0, 0)[:2]
     if depth == 16 and colour_type == 4:
         picture = png.as_four_channels(picture)
-    image = _open(picture, max_pixels)
+    image = _open(picture, limits)
     transparent = image.info.get("transparency")
     deep: DeepImage | None = None
     if pillow.is_deep_colour(image):
-        deep = pillow.deep_colour(lambda: _open(picture, max_pixels), transparent=transparent)
+        deep = pillow.deep_colour(lambda: _open(picture, limits), transparent=transparent)
     else:
-        image = _loaded_png(picture, max_pixels)
+        image = _loaded_png(picture, limits)
         if depth in _GREY_BITS and isinstance(transparent, int) and image.mode == "L":
             image.info["transparency"] = transparent * 255 // (2**depth - 1)
     if depth == 16 and colour_type == 4:
@@ -135,49 +178,49 @@ def _png(content: bytes, max_pixels: int) -> _Stored:
     return _Stored(raster, "image/png", orientation)
 
 
-def _loaded_png(picture: bytes, max_pixels: int) -> ImageFile.ImageFile:
+def _loaded_png(picture: bytes, limits: _Limits) -> ImageFile.ImageFile:
     try:
-        return _loaded(picture, max_pixels)
+        return _loaded(picture, limits)
     except OSError:
-        return _loaded(png.without_checksum(picture), max_pixels)
+        return _loaded(png.without_checksum(picture), limits)
 
 
-def _jpeg(content: bytes, max_pixels: int) -> _Stored:
+def _jpeg(content: bytes, limits: _Limits) -> _Stored:
     exif = read_exif(jpeg.exif_block(content))
-    image = _loaded_to_the_end(jpeg.picture_segments(content), max_pixels, jpeg.EOI)
+    image = _loaded_to_the_end(jpeg.picture_segments(content), limits, jpeg.EOI)
     natural_size = exif.natural_size(*image.size)
-    _check_size(natural_size, max_pixels)
+    limits.check(natural_size)
     if natural_size == image.size:
         return _Stored(pillow.shown(image), _media_type(image), exif.orientation)
     upright_size = natural_size[::-1] if exif.orientation >= 5 else natural_size
     return _Stored(pillow.shown(image), _media_type(image), exif.orientation, upright_size)
 
 
-def _tiff(content: bytes, max_pixels: int) -> _Stored:
+def _tiff(content: bytes, limits: _Limits) -> _Stored:
     layout = read_layout(content)
     if layout is None:
-        return _plain(content, max_pixels)
-    _check_size((layout.width, layout.height), max_pixels)
+        return _plain(content, limits)
+    limits.check((layout.width, layout.height))
     if layout.is_deep:
-        deep = read_samples(content, layout, max_pixels=max_pixels)
+        deep = read_samples(content, layout, max_pixels=limits.max_pixels)
         if deep is not None:
             return _Stored(stretched(deep), "image/tiff", layout.orientation)
         if layout.is_planar_colour:
             raise ImageError(_unread_tiff(layout))
     try:
-        return _tiff_by_pillow(content, layout, max_pixels)
+        return _tiff_by_pillow(content, layout, limits)
     except UnidentifiedImageError:
-        deep = read_samples(content, layout, max_pixels=max_pixels)
+        deep = read_samples(content, layout, max_pixels=limits.max_pixels)
         if deep is None or layout.n_samples < 2:
             raise ImageError(_unread_tiff(layout)) from None
         return _Stored(stretched(deep), "image/tiff", layout.orientation)
 
 
-def _tiff_by_pillow(content: bytes, layout: TiffLayout, max_pixels: int) -> _Stored:
+def _tiff_by_pillow(content: bytes, layout: TiffLayout, limits: _Limits) -> _Stored:
     """Pillow turns a TIFF upright while loading."""
-    image = _open(content, max_pixels)
+    image = _open(content, limits)
     if pillow.is_deep_colour(image):
-        deep = pillow.deep_colour(lambda: _open(content, max_pixels), no_data=layout.no_data)
+        deep = pillow.deep_colour(lambda: _open(content, limits), no_data=layout.no_data)
         return _Stored(stretched(deep), "image/tiff")
     image.load()
     if not pillow.is_deep(image):
@@ -191,27 +234,27 @@ def _tiff_by_pillow(content: bytes, layout: TiffLayout, max_pixels: int) -> _Sto
     return _Stored(stretched(deep), "image/tiff")
 
 
-def _bmp(content: bytes, max_pixels: int) -> _Stored:
+def _bmp(content: bytes, limits: _Limits) -> _Stored:
     raster = read_bit_fields(content)
     if raster is None:
-        return _plain(content, max_pixels)
-    _check_size((raster.width, raster.height), max_pixels)
+        return _plain(content, limits)
+    limits.check((raster.width, raster.height))
     return _Stored(raster, "image/bmp")
 
 
-def _avif(content: bytes, max_pixels: int) -> _Stored:
-    image = _loaded(avif.without_exif(content), max_pixels)
+def _avif(content: bytes, limits: _Limits) -> _Stored:
+    image = _loaded(avif.without_exif(content), limits)
     orientation = read_exif(image.info.get("exif", b"").removeprefix(b"Exif\0\0")).orientation
     return _Stored(pillow.shown(image), "image/avif", orientation)
 
 
-def _plain(content: bytes, max_pixels: int) -> _Stored:
+def _plain(content: bytes, limits: _Limits) -> _Stored:
     """WebP, GIF, PPM and the usual BMP: what they say about orientation, browsers do not obey."""
     covered = None
-    image = _open(content, max_pixels)
+    image = _open(content, limits)
     if image.format == "GIF" and image.tile:
         covered = image.tile[0].extents
-    image = _loaded_to_the_end(content, max_pixels)
+    image = _loaded_to_the_end(content, limits)
     raster = (
         stretched(pillow.deep_grey(image))
         if pillow.is_deep(image)
@@ -230,30 +273,30 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _open(content: bytes, max_pixels: int) -> ImageFile.ImageFile:
+def _open(content: bytes, limits: _Limits) -> ImageFile.ImageFile:
     image = Image.open(io.BytesIO(content), formats=_formats())
-    _check_size(image.size, max_pixels)
+    limits.check(image.size)
     return image
 
 
-def _loaded(content: bytes, max_pixels: int) -> ImageFile.ImageFile:
-    image = _open(content, max_pixels)
+def _loaded(content: bytes, limits: _Limits) -> ImageFile.ImageFile:
+    image = _open(content, limits)
     image.load()
     return image
 
 
-def _loaded_to_the_end(content: bytes, max_pixels: int, end: bytes = b"") -> ImageFile.ImageFile:
+def _loaded_to_the_end(content: bytes, limits: _Limits, end: bytes = b"") -> ImageFile.ImageFile:
     """Load a file that may lack its last bytes, as long as they hold no picture.
 
     They hold none if the pixels are the same whatever these bytes were.
     """
     try:
-        return _loaded(content, max_pixels)
+        return _loaded(content, limits)
     except (OSError, IndexError) as error:
         if isinstance(error, UnidentifiedImageError):
             raise
         begun = content[:-1] if end and content.endswith(end[:1]) else content
-        one, other = (_loaded(begun + tail + end, max_pixels) for tail in _TAILS)
+        one, other = (_loaded(begun + tail + end, limits) for tail in _TAILS)
         if not pillow.are_equal(one, other):
             raise
         return one
@@ -278,15 +321,6 @@ def _read_only(pixels: Pixels) -> Pixels:
     pixels = np.ascontiguousarray(pixels)
     pixels.setflags(write=False)
     return pixels
-
-
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"The image has {width} x {height} pixels, more than the {max_pixels} that are "
-            "allowed: shrink it, or raise the limit in the settings."
-        )
 
 
 # -- messages -------------------------------------------------------------------------------------

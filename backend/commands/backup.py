@@ -25,6 +25,7 @@ from typing import IO
 from urllib.parse import unquote
 
 from adaptation.errors import InputError, SettingsError, StoreError
+from adaptation.storage.files import write_whole
 from backend.server.folder_lock import lock_folder
 from backend.settings import Settings
 
@@ -60,18 +61,16 @@ def make_backup(settings: Settings, out: Path) -> str:
         raise SettingsError(
             f"There is nothing to keep in {settings.data_dir}: name the folder with --data-dir."
         )
-    partial = out.with_name(f".{out.name}.partial")
+    counts: dict[str, int] = {}
+
+    def write(draft: Path) -> None:
+        with draft.open("xb") as file:
+            counts.update(_write(settings, journal, file))
+
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            counts = _write(settings, journal, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(out)
+        write_whole(out, write, durable=True)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"The backup to {out} failed: {error}; nothing was left behind.") from None
-    finally:
-        partial.unlink(missing_ok=True)
     kept = ", ".join(f"{count} files of {name}" for name, count in counts.items() if count)
     told = f"{out}: {kept}, {out.stat().st_size / 1e6:.1f} MB"
     return told if journal is not None else f"{told}. {_POSTGRES}"

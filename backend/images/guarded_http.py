@@ -40,6 +40,10 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _CHUNK_BYTES = 1 << 16
 
 
+class HostNotAllowedError(ImageError):
+    """The host is not on the list of allowed ones."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpBody:
     """What came back from one address.
@@ -110,11 +114,11 @@ class HostRules:
         """Refuse a host that is not on the list.
 
         Raises:
-            ImageError: Names the host and the setting.
+            HostNotAllowedError: Names the host and the setting.
         """
         if not any(pattern.matches(host, port, scheme) for pattern in self.patterns):
             shown = host if port == DEFAULT_PORTS[scheme] else f"{host}:{port}"
-            raise ImageError(
+            raise HostNotAllowedError(
                 f"Images are not read from {shown}: if they should be, add it to "
                 "images.allowed_hosts."
             )
@@ -255,7 +259,7 @@ def too_many_bytes(max_bytes: int) -> ImageError:
     """The error for a file over the limit."""
     return ImageError(
         f"The image file is larger than the {max_bytes} bytes that are allowed: shrink it, or "
-        "raise the limit in the settings."
+        "raise images.max_file_mb."
     )
 
 
@@ -348,5 +352,8 @@ def _failed(host: str, error: requests.RequestException) -> str:
     if isinstance(error, requests.exceptions.SSLError):
         return f"The image's host {host} has a certificate that cannot be verified."
     if isinstance(error, requests.Timeout):
-        return f"The image's host {host} did not answer in time."
+        return (
+            f"The image's host {host} did not answer in time: if it is that slow, raise "
+            "images.timeout_s."
+        )
     return f"The image's host {host} cannot be reached."

@@ -139,7 +139,7 @@ class LabelStudioClient:
 
     def project(self, project_id: str | int) -> Project:
         """One project; unknown numbers raise LabelStudioError with status 404."""
-        return _project(self.http.get_json(f"/api/projects/{int(project_id)}/"))
+        return _project(self.http.get_json(f"/api/projects/{_number(project_id)}/"))
 
     def tasks(
         self,
@@ -160,8 +160,8 @@ class LabelStudioClient:
             only_unlabeled: Only tasks without a submitted annotation.
             page_size: Tasks a request.
         """
-        params = {"project": int(project_id), "page_size": page_size}
-        yield from map(_task, self._task_pages(int(after_id), only_unlabeled, params))
+        params = {"project": _number(project_id), "page_size": page_size}
+        yield from map(_task, self._task_pages(_number(after_id), only_unlabeled, params))
 
     def annotated_tasks(
         self,
@@ -177,7 +177,7 @@ class LabelStudioClient:
             page_size: Tasks a request.
             changed_since: Only tasks that were changed later, as they are by every submission.
         """
-        params = {"project": int(project_id), "page_size": page_size, "fields": "all"}
+        params = {"project": _number(project_id), "page_size": page_size, "fields": "all"}
         pages = self._task_pages(0, False, params, changed_since)
         yield from map(_annotated_task, pages)
 
@@ -202,7 +202,7 @@ class LabelStudioClient:
 
     def ml_backends(self, project_id: str | int) -> list[MlBackend]:
         """The ML backends of a project; Label Studio asks each for its health meanwhile."""
-        answer = self.http.get_json("/api/ml", params={"project": int(project_id)})
+        answer = self.http.get_json("/api/ml", params={"project": _number(project_id)})
         return [_ml_backend(entry) for entry in answer]
 
     def connect_backend(
@@ -217,7 +217,7 @@ class LabelStudioClient:
 
         Label Studio calls the backend's ``/health`` and ``/setup`` before it answers.
         """
-        body: dict[str, Any] = {"url": url, "project": int(project_id), "title": title}
+        body: dict[str, Any] = {"url": url, "project": _number(project_id), "title": title}
         body |= {"is_interactive": True, "auth_method": "NONE"}
         if basic_auth is not None:
             user, password = basic_auth
@@ -235,7 +235,7 @@ class LabelStudioClient:
 
     def webhooks(self, project_id: str | int) -> list[Webhook]:
         """The webhooks of a project."""
-        answer = self.http.get_json("/api/webhooks/", params={"project": int(project_id)})
+        answer = self.http.get_json("/api/webhooks/", params={"project": _number(project_id)})
         return [_webhook(entry) for entry in answer]
 
     def register_webhook(
@@ -246,7 +246,7 @@ class LabelStudioClient:
         Connecting a backend makes Label Studio register ``<url>/webhook`` by itself, but without
         the backend's password: that one is repaired, not doubled.
         """
-        body = {"url": url, "project": int(project_id), "headers": dict(headers or {})}
+        body = {"url": url, "project": _number(project_id), "headers": dict(headers or {})}
         body |= {"is_active": True, "send_payload": True}
         body |= {"send_for_all_actions": False, "actions": list(WEBHOOK_ACTIONS)}
         for known in self.webhooks(project_id):
@@ -261,7 +261,7 @@ class LabelStudioClient:
 
     def upload(self, project_id: str | int, name: str, content: BinaryIO) -> list[str]:
         """Import one file into a project; returns the ids of the tasks that it became."""
-        path = f"/api/projects/{int(project_id)}/import"
+        path = f"/api/projects/{_number(project_id)}/import"
         answer = self.http.send_file(path, name, content, params={"return_task_ids": "1"})
         return [str(task_id) for task_id in answer["task_ids"]]
 
@@ -272,9 +272,23 @@ class LabelStudioClient:
 
     def add_task(self, project_id: str | int, task: Mapping[str, Any]) -> str:
         """Import one task (``data``, ``meta``); returns its number."""
-        path = f"/api/projects/{int(project_id)}/import?return_task_ids=1"
+        path = f"/api/projects/{_number(project_id)}/import?return_task_ids=1"
         (task_id,) = self.http.send_json("POST", path, [task])["task_ids"]
         return str(task_id)
+
+
+def _number(value: str | int) -> int:
+    """The number of a project or a task.
+
+    Raises:
+        LabelStudioError: It is none: whoever asked does not speak for a Label Studio.
+    """
+    text = str(value)
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise LabelStudioError(
+            f"Label Studio numbers projects and tasks, and {text[:40]!r} is no number."
+        )
+    return int(text)
 
 
 def same_url(one: str, other: str) -> bool:

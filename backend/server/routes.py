@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, cast
 
 from flask import Blueprint, current_app, request
 
-from adaptation.errors import ProtocolError
 from backend.server.buffering import BufferedSocket
+from backend.server.json_body import parse_body
 from backend.service.service import SegmentationService
 
 blueprint = Blueprint("strop", __name__)
@@ -22,15 +21,8 @@ def _service() -> SegmentationService:
 
 
 def _body() -> object:
-    """The request's JSON, whatever its content type says.
-
-    Raises:
-        ProtocolError: It is not JSON.
-    """
-    try:
-        return json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError):
-        raise ProtocolError("The request's body must be JSON, and it is not.") from None
+    """The request's JSON, whatever its content type says."""
+    return parse_body(request.get_data(cache=False))
 
 
 def _is_gone() -> Callable[[], bool]:

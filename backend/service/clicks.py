@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adaptation.errors import InputError
@@ -36,6 +36,7 @@ from backend.protocol import (
     render_answer,
     render_nothing,
 )
+from backend.service.editing import find_edited
 from backend.service.patience import GivenUpError, Patience
 from backend.service.prompt_state import CombinedPrompt, DrawnBoxes, ObjectKey, ObjectStates, Place
 from backend.service.records import (
@@ -161,11 +162,10 @@ class ClickHandler:
             StropError: The labeling config has no control for a mask, the image cannot be read,
                 the clicks do not fit it, or a store fails.
         """
-        style = self._options.style
-        request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
+        clicked = self._as_answered(request, clicked)
         served = self.served
         with served.learning.click():
-            job = self._job(clicked, watch)
+            job = self._job(request, clicked, watch)
             result = self._in_turn(served, job, watch, patience)
             with watch.stage("render"):
                 if result is None:
@@ -179,7 +179,14 @@ class ClickHandler:
 
     # What is asked -------------------------------------------------------------------------------
 
-    def _job(self, clicked: Clicked, watch: Stopwatch) -> ClickJob:
+    def _as_answered(self, request: PredictRequest, clicked: Clicked) -> Clicked:
+        """The click, with its label as the submission of its mask will name it."""
+        config, preferred = request.label_config, self._options.style.preferred
+        control = config.answer_control(clicked.label, clicked.to_name, preferred)
+        label = config.label_in(control, clicked.label, clicked.to_name)
+        return replace(clicked, label=label)
+
+    def _job(self, request: PredictRequest, clicked: Clicked, watch: Stopwatch) -> ClickJob:
         arrived_at = utc_now()
         n_clicks, most = len(clicked.clicks), self._options.max_clicks
         if n_clicks > most:
@@ -193,6 +200,9 @@ class ClickHandler:
         check_image_size(clicked, identity.size)
         place = Place(task.project_id, task.task_id, clicked.to_name, clicked.label)
         prompt = self._combined(place, clicked)
+        edited = None if prompt.box is not None else find_edited(request.editable, clicked)
+        if edited is not None:
+            prompt = edited.prompt(prompt)
         return ClickJob(
             request_id=new_request_id(),
             arrived_at=arrived_at,
@@ -200,6 +210,7 @@ class ClickHandler:
             prompt=prompt,
             image=image,
             identity=identity,
+            edited=edited,
         )
 
     def _combined(self, place: Place, clicked: Clicked) -> CombinedPrompt:
@@ -257,6 +268,8 @@ class ClickHandler:
         place = job.key.place
         weights, version = served.learning.weights(place.project_id, place.label, place.task_id)
         state = self._memory.states.before(job.key, clicks, box, served.sam.decoder_id)
+        if state is None and job.edited is not None:
+            state = served.interaction.state_of(job.edited.mask, clicks[:1])
 
         def encode(view: View) -> Embedding:
             with watch.stage("embedding"), self._slots.lent():
@@ -290,6 +303,7 @@ class ClickHandler:
     def _render(
         self, request: PredictRequest, job: ClickJob, result: ClickResult, version: str
     ) -> dict[str, Any]:
+        style, edited = self._options.style, job.edited
         return render_answer(
             request,
             [
@@ -299,7 +313,8 @@ class ClickHandler:
             ],
             request_id=job.request_id,
             model_version=version,
-            style=self._options.style,
+            style=style if edited is None else edited.style(style),
+            replaces=None if edited is None else edited.region_id,
         )
 
     # What comes of it ----------------------------------------------------------------------------

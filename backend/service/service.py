@@ -17,7 +17,13 @@ from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
 from backend.label_studio.client import LabelStudioClient
 from backend.learning.interface import Learning, NoLearning
-from backend.protocol import parse_label_config, parse_predict, parse_setup, render_nothing
+from backend.protocol import (
+    MAX_MASK_PIXELS,
+    parse_label_config,
+    parse_predict,
+    parse_setup,
+    render_nothing,
+)
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickHandler, ClickOptions, PromptState, ServedModel
 from backend.service.missed import MissedAnnotations
@@ -44,6 +50,7 @@ class SegmentationService:
         keeper: Keeps the images that were clicked on; None: they are not kept.
         options: How clicks are answered.
         max_waiting: Clicks in work and waiting, of all objects; more are refused.
+        max_pixels: Of an image; submitted masks of larger ones are not decoded.
         client: Tells what was submitted while nobody listened; None: nobody is asked.
     """
 
@@ -60,12 +67,13 @@ class SegmentationService:
         keeper: AlbumWriter | None = None,
         options: ClickOptions | None = None,
         max_waiting: int = 28,
+        max_pixels: int = MAX_MASK_PIXELS,
         client: LabelStudioClient | None = None,
     ) -> None:
         learning = learning or NoLearning()
         self._journal, self._intake, self._ahead = journal, intake, ahead
         self._learning, self._keeper, self._memory = learning, keeper, memory
-        self._submissions = SubmissionHandler(journal, intake, memory, learning)
+        self._submissions = SubmissionHandler(journal, intake, memory, learning, max_pixels)
         self._clicks = ClickHandler(
             served=ServedModel(interaction=interaction, learning=learning),
             encoder=encoder,

@@ -106,7 +106,7 @@ def _colours(
         with np.errstate(over="ignore"):
             mark = float(stored.dtype.type(no_data)) if stored.dtype.kind == "f" else no_data
         has_value &= colours != mark
-    return colours, has_value.all(axis=2)
+    return colours, np.asarray(has_value.all(axis=2))
 
 
 def _opacity(image: DeepImage, samples: Samples) -> NDArray[np.float64] | None:
@@ -114,8 +114,8 @@ def _opacity(image: DeepImage, samples: Samples) -> NDArray[np.float64] | None:
     if image.has_alpha:
         alpha = samples[:, :, image.n_colours]
         whole = float(np.iinfo(alpha.dtype).max) if alpha.dtype.kind in "iu" else 1.0
-        return np.clip(np.nan_to_num(alpha.astype(np.float64) / whole), 0, 1)
+        return np.asarray(np.clip(np.nan_to_num(alpha.astype(np.float64) / whole), 0, 1))
     if image.transparent is not None:
         is_clear = (samples[:, :, : image.n_colours] == image.transparent).all(axis=2)
-        return 1.0 - is_clear
+        return np.asarray(1.0 - is_clear)
     return None

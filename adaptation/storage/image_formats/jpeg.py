@@ -27,7 +27,7 @@ class _Segment(NamedTuple):
 
 
 def exif_block(content: bytes) -> bytes:
-    """The first EXIF block before the pixels, from its TIFF header on; empty where there is none."""
+    """The first EXIF block before the pixels, from its TIFF header on; empty without one."""
     for segment in _segments(content):
         is_exif = content[segment.start + 4 : segment.start + 9] == b"Exif\0"
         if segment.marker == _APP1 and is_exif:

@@ -86,7 +86,8 @@ def deep_colour(reopen: Callable[[], ImageFile.ImageFile], **options: Any) -> De
 
     def rows(y0: int, y1: int) -> Samples:
         box = (0, y0, high.width, y1)
-        return np.asarray(high.crop(box)).astype(np.uint16) << 8 | np.asarray(low.crop(box))
+        first = np.asarray(high.crop(box)).astype(np.uint16)
+        return np.asarray(first << 8 | np.asarray(low.crop(box)))
 
     has_alpha = high.mode == "RGBA"
     return DeepImage(
@@ -104,7 +105,7 @@ def deep_grey_alpha(image: Image.Image) -> DeepImage:
 
     def rows(y0: int, y1: int) -> Samples:
         halves = np.asarray(image.crop((0, y0, image.width, y1))).astype(np.uint16)
-        return halves[:, :, 0::2] << 8 | halves[:, :, 1::2]
+        return np.asarray(halves[:, :, 0::2] << 8 | halves[:, :, 1::2])
 
     return DeepImage(width=image.width, height=image.height, rows=rows, n_colours=1, has_alpha=True)
 

@@ -84,7 +84,7 @@ def _is_intact(content: bytes, chunk: _Chunk) -> bool:
 
 
 def as_four_channels(content: bytes) -> bytes:
-    """Grey and alpha of 16 bits, declared as RGBA of 8: the same bytes, which Pillow cannot read."""
+    """Grey and alpha of 16 bits, declared as RGBA of 8: the same bytes, which Pillow can read."""
     start = len(SIGNATURE)
     body = content[start + 4 : start + 16] + bytes([8, 6]) + content[start + 18 : start + 21]
     crc = struct.pack(">I", zlib.crc32(body))

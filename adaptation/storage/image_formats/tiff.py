@@ -223,7 +223,7 @@ def _blocks(
         for number, (y, x) in enumerate(corners, start=plane * len(corners)):
             rows = high if is_tiled else min(high, layout.height - y)
             block = _unpacked(content, layout, number, rows * wide * in_block * dtype.itemsize)
-            shaped = np.frombuffer(block, dtype).reshape(rows, wide, in_block)
+            shaped: NDArray[Any] = np.frombuffer(block, dtype).reshape(rows, wide, in_block)
             if layout.predictor == 2:
                 shaped = np.cumsum(shaped, axis=1, dtype=dtype.newbyteorder("="))
             yield (y, x), channels, shaped

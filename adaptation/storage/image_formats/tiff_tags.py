@@ -51,7 +51,7 @@ def first_directory(block: bytes, order: str) -> Iterator[Field]:
 
 
 def directory(block: bytes, order: str, offset: int) -> Iterator[Field]:
-    """The fields of a directory, as far as the block reaches; values beyond its end are left out."""
+    """The fields of a directory, as far as the block reaches; values beyond it are left out."""
     if offset + 2 > len(block):
         return
     (n_fields,) = struct.unpack_from(order + "H", block, offset)
