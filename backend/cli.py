@@ -1,4 +1,4 @@
-"""The command `strop`: serve, prefetch, export, doctor, demo, simulate, settings."""
+"""The command `strop`: serve, prefetch, propose, export, doctor, demo, simulate, settings."""
 
 from __future__ import annotations
 
@@ -129,6 +129,22 @@ def prefetch(settings: Settings, project: int, unlabeled: bool) -> None:
     from backend.commands.prefetch import prefetch_project
 
     summary = prefetch_project(settings, project, only_unlabeled=unlabeled)
+    click.echo(str(summary))
+    sys.exit(1 if summary.n_failed else 0)
+
+
+@strop.command()
+@settings_options
+@click.option("--project", type=int, required=True, help="Number of the project in Label Studio.")
+def propose(settings: Settings, project: int) -> None:
+    """Propose regions in all tasks that nobody has labelled, as predictions with a score.
+
+    More of the finished objects, or anomalies (--set proposals.look_for=anomalies).  May be stopped
+    and started again: a task that has its proposals already is not looked at again.
+    """
+    from backend.commands.propose import propose_project
+
+    summary = propose_project(settings, project)
     click.echo(str(summary))
     sys.exit(1 if summary.n_failed else 0)
 

@@ -37,8 +37,8 @@ def mean_of_nearest(queries: Tensor, references: Tensor, count: int) -> Tensor:
 def similarities(queries: Tensor, references: Tensor) -> Iterator[Tensor]:
     """Rows of the matrix of cosines ``[N, M]``, in pieces of at most `CHUNK_CELLS` entries."""
     rows = max(1, CHUNK_CELLS // max(1, len(references)))
-    for part in queries.split(rows):
-        yield part @ references.T
+    for start in range(0, len(queries), rows):
+        yield queries[start : start + rows] @ references.T
 
 
 def as_distance(cosine: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def on_grid(features: Tensor, cells: int) -> Tensor:
     longest = max(height, width)
     if longest <= cells:
         return features
-    size = tuple(max(1, round(side * cells / longest)) for side in (height, width))
+    size = (max(1, round(height * cells / longest)), max(1, round(width * cells / longest)))
     averaged: Tensor = F.adaptive_avg_pool2d(features[None], size)[0]
     return averaged
 

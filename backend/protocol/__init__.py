@@ -22,9 +22,12 @@ from backend.protocol.render import (
     AnswerStyle,
     OfferedMask,
     RegionId,
+    RegionTarget,
     new_request_id,
     render_answer,
     render_nothing,
+    render_prediction,
+    render_proposals,
 )
 from backend.protocol.tasks import TaskRef
 from backend.protocol.webhook import (
@@ -46,6 +49,7 @@ __all__ = [
     "ProtocolBox",
     "ProtocolClick",
     "RegionId",
+    "RegionTarget",
     "SetupRequest",
     "Submission",
     "SubmittedRegion",
@@ -60,4 +64,6 @@ __all__ = [
     "parse_webhook",
     "render_answer",
     "render_nothing",
+    "render_prediction",
+    "render_proposals",
 ]

@@ -19,7 +19,7 @@ from adaptation.masks import Mask, Polygon, bounding_box, mask_to_polygons
 from adaptation.types import Size
 from backend.protocol.brush_rle import encode_brush
 from backend.protocol.clicks import Clicked
-from backend.protocol.labeling import AnswerKind, Control
+from backend.protocol.labeling import AnswerKind, Control, LabelConfig
 from backend.protocol.predict import PredictRequest
 
 _REGION_ID = re.compile(r"([0-9a-f]{16})-(\d{1,4})(?:\.(\d{1,4}))?")
@@ -97,6 +97,23 @@ class OfferedMask:
     score: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionTarget:
+    """Where a region is drawn and what it is.
+
+    Args:
+        to_name: The image's name in the labeling config.
+        label: The region's.
+        image_size: (H, W) of the image.
+        item_index: Which image, where the task's data holds a list of them.
+    """
+
+    to_name: str
+    label: str
+    image_size: Size
+    item_index: int | None = None
+
+
 def render_nothing(request: PredictRequest, model_version: str) -> Response:
     """The answer without a mask.
 
@@ -134,13 +151,53 @@ def render_answer(
     if clicked is None:
         raise ProtocolError("A request without clicks or a box has no answer.")
     control = request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
+    target = _target(clicked)
     regions: list[Response] = []
     for number, candidate in enumerate(candidates):
         _check_size(candidate.mask, clicked.image_size)
         region_id = RegionId(request_id=request_id, candidate=number)
-        regions += _regions(clicked, control, candidate, region_id, style)
+        regions += _regions(target, control, candidate, region_id, style)
     score = _score(candidates[0].score) if candidates else 0.0
     return _response(regions, score, model_version)
+
+
+def render_proposals(
+    label_config: LabelConfig,
+    proposed: Sequence[tuple[RegionTarget, OfferedMask]],
+    *,
+    request_id: str,
+    style: AnswerStyle = AnswerStyle(),
+) -> list[Response]:
+    """Proposals as the regions of one prediction, in the order in which they are given.
+
+    Args:
+        label_config: Has the controls; regions of labels without one are left out.
+        proposed: Where each lies, and its mask.
+        request_id: From `new_request_id`; region ids carry it and the proposal's number.
+        style: How masks become regions.
+    """
+    regions: list[Response] = []
+    for number, (target, offered) in enumerate(proposed):
+        control = label_config.find_answer_control(target.label, target.to_name, style.preferred)
+        if control is not None:
+            _check_size(offered.mask, target.image_size)
+            region_id = RegionId(request_id=request_id, candidate=number)
+            regions += _regions(target, control, offered, region_id, style)
+    return regions
+
+
+def render_prediction(regions: list[Response], score: float, model_version: str) -> Response:
+    """The answer to an opened task: Label Studio keeps it, and the annotation starts from it."""
+    return _response(regions, _score(score), model_version)
+
+
+def _target(clicked: Clicked) -> RegionTarget:
+    return RegionTarget(
+        to_name=clicked.to_name,
+        label=clicked.label,
+        image_size=clicked.image_size,
+        item_index=clicked.item_index,
+    )
 
 
 def _response(regions: list[Response], score: float, model_version: str) -> Response:
@@ -160,7 +217,7 @@ def _score(score: float) -> float:
 
 
 def _regions(
-    clicked: Clicked,
+    target: RegionTarget,
     control: Control,
     candidate: OfferedMask,
     region_id: RegionId,
@@ -178,17 +235,17 @@ def _regions(
         ids = [region_id]
     envelope = {
         "from_name": control.name,
-        "to_name": clicked.to_name,
+        "to_name": target.to_name,
         "type": control.kind,
-        "original_width": clicked.image_size[1],
-        "original_height": clicked.image_size[0],
+        "original_width": target.image_size[1],
+        "original_height": target.image_size[0],
         "image_rotation": 0,
         "score": _score(candidate.score),
     }
-    if clicked.item_index is not None:
-        envelope["item_index"] = clicked.item_index
+    if target.item_index is not None:
+        envelope["item_index"] = target.item_index
     return [
-        {**envelope, "id": str(one), "value": {**value, control.kind: [clicked.label]}}
+        {**envelope, "id": str(one), "value": {**value, control.kind: [target.label]}}
         for one, value in zip(ids, values, strict=True)
     ]
 

@@ -16,7 +16,14 @@ from backend.embeddings.encoder import Encoder
 from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
 from backend.learning.interface import Learning, NoLearning
-from backend.protocol import parse_label_config, parse_predict, parse_setup, render_nothing
+from backend.proposals.online import OnlineProposals
+from backend.protocol import (
+    parse_label_config,
+    parse_predict,
+    parse_setup,
+    render_nothing,
+    render_prediction,
+)
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickHandler, ClickOptions, PromptState, ServedModel
 from backend.service.stopwatch import Stopwatch
@@ -42,6 +49,7 @@ class SegmentationService:
         keeper: Keeps the images that were clicked on; None: they are not kept.
         options: How clicks are answered.
         max_waiting: Clicks in work and waiting, of all objects; more are refused.
+        proposals: Proposes regions in opened tasks; None: nothing is proposed.
     """
 
     def __init__(
@@ -56,11 +64,15 @@ class SegmentationService:
         keeper: AlbumWriter | None = None,
         options: ClickOptions | None = None,
         max_waiting: int = 28,
+        proposals: OnlineProposals | None = None,
     ) -> None:
         learning = learning or NoLearning()
         self._journal, self._ahead = journal, ahead
         self._learning, self._keeper = learning, keeper
-        self._submissions = SubmissionHandler(journal, memory, learning)
+        self._proposals = proposals
+        self._submissions = SubmissionHandler(
+            journal, memory, learning, None if proposals is None else proposals.finished
+        )
         self._clicks = ClickHandler(
             served=ServedModel(interaction=interaction, learning=learning),
             encoder=encoder,
@@ -126,6 +138,11 @@ class SegmentationService:
                 return self._clicks.answer(request, request.clicked, watch)
         if not request.is_interactive and self._ahead is not None:
             self._ahead.opened(request)
+        if not request.is_interactive and self._proposals is not None:
+            proposed = self._proposals.opened(request)
+            if proposed is not None:
+                record = proposed.record
+                return render_prediction(proposed.regions, record.score, record.version)
         return render_nothing(request, self.model_version)
 
     def webhook(self, body: object) -> None:
@@ -144,6 +161,8 @@ class SegmentationService:
         if self._ahead is not None:
             self._ahead.stop(timeout_s)
         self._submissions.close()
+        if self._proposals is not None:
+            self._proposals.stop()
         self._learning.stop(timeout_s)
         if self._keeper is not None:
             self._keeper.stop()

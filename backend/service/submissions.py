@@ -30,10 +30,18 @@ class SubmissionHandler:
         journal: Where it goes.
         memory: Of the objects in work; those of a submitted task are forgotten.
         learning: Learns from it.
+        finished: Told of every submission behind the reply, once it is kept; None: nobody is.
     """
 
-    def __init__(self, journal: Journal, memory: PromptState, learning: Learning) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        memory: PromptState,
+        learning: Learning,
+        finished: Callable[[SubmissionRecord], None] | None = None,
+    ) -> None:
         self._journal, self._memory, self._learning = journal, memory, learning
+        self._finished = finished
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="submissions")
 
     def take_up(self) -> None:
@@ -104,6 +112,8 @@ class SubmissionHandler:
         )
         if receipt.is_new:
             self._learning.finished(record, self._journal.link(record))
+            if self._finished is not None:
+                self._finished(record)
 
 
 def _records(delivery: Delivery) -> list[SubmissionRecord]:
