@@ -16,7 +16,7 @@ from adaptation.predictor.guided_filter import EdgeSettings, at_edges
 from adaptation.predictor.interactive import Encode, InteractivePredictor
 from adaptation.predictor.zoom import View
 from adaptation.proposals.interface import Place
-from adaptation.types import Box, Click, Embedding, Prompt
+from adaptation.types import Box, Click, Embedding, MaskPrediction, Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,12 +56,19 @@ class Refiner:
         sam: The model.
         max_batch: Prompts decoded at once on one embedding.
         edges: How masks are drawn at the image's edges.
+        all_candidates: Draw every mask of an ambiguous prompt, not only the shown one: whoever
+            knows more of what is looked for chooses.
     """
 
     def __init__(
-        self, sam: PromptableSam, *, max_batch: int = 16, edges: EdgeSettings | None = None
+        self,
+        sam: PromptableSam,
+        *,
+        max_batch: int = 16,
+        edges: EdgeSettings | None = None,
+        all_candidates: bool = False,
     ) -> None:
-        self.sam, self.max_batch = sam, max_batch
+        self.sam, self.max_batch, self.all_candidates = sam, max_batch, all_candidates
         self.edges = edges or EdgeSettings()
         self._stride = sam.input_size / sam.low_res_size
 
@@ -86,17 +93,23 @@ class Refiner:
         prompts = [Prompt(clicks=() if p.click is None else (p.click,), box=p.box) for p in places]
         with torch.no_grad():
             answer = self.sam.decode(embedding, prompts, weights=weights)
-        shown, tokens = answer.shown_logits(), answer.shown_token()
         regions = []
         for index, (place, prompt) in enumerate(zip(places, prompts, strict=True)):
-            logits = pointed_at(shown[index, 0], prompt, embedding, self._stride)
-            if self.edges.is_on:
-                logits = at_edges(logits, prompt, embedding, self._stride, self.edges)
-            mask = self.sam.binary_mask(logits, embedding)
-            if mask.any():
-                quality = float(answer.predicted_iou[index, tokens[index]])
-                regions.append(_region(place, mask, quality))
+            one = answer[index]
+            for token in self._tokens(one):
+                logits = pointed_at(one.low_res_logits[0, token], prompt, embedding, self._stride)
+                if self.edges.is_on:
+                    logits = at_edges(logits, prompt, embedding, self._stride, self.edges)
+                mask = self.sam.binary_mask(logits, embedding)
+                if mask.any():
+                    quality = float(one.predicted_iou[0, token])
+                    regions.append(_region(place, mask, quality))
         return regions
+
+    def _tokens(self, one: MaskPrediction) -> list[int]:
+        if self.all_candidates and bool(one.is_ambiguous[0]):
+            return list(range(1, one.low_res_logits.shape[1]))
+        return [int(one.shown_token()[0])]
 
 
 class ZoomRefiner:

@@ -96,7 +96,8 @@ class ProposalMaker:
 
     def knowledge(self) -> ProjectKnowledge:
         """Of a project of which nothing is known yet."""
-        refiner: Refiner | ZoomRefiner = Refiner(self._sam)
+        is_similar = self.options.knowledge.look_for == "similar"
+        refiner: Refiner | ZoomRefiner = Refiner(self._sam, all_candidates=is_similar)
         if self.options.zoom:
             refiner = ZoomRefiner(InteractivePredictor(self._sam, ZoomSettings()))
         return ProjectKnowledge(self._sam, refiner, self.options.knowledge)

@@ -111,7 +111,7 @@ class SimilarEvaluation:
     def _after(self, count: int) -> Row:
         memory = self._memory(count)
         settings = SimilarSettings(places=self.config.places, min_score=0.0)
-        refiner: Refiner | ZoomRefiner = Refiner(self.sam)
+        refiner: Refiner | ZoomRefiner = Refiner(self.sam, all_candidates=True)
         if self.config.zoom:
             refiner = ZoomRefiner(InteractivePredictor(self.sam, ZoomSettings()))
         proposer = SimilarProposer(

@@ -37,6 +37,18 @@ def test_clicks_and_boxes_become_masks_on_one_embedding(image: NDArray[np.uint8]
     assert all((a.mask == b.mask).all() for a, b in zip(together, one_by_one, strict=True))
 
 
+def test_all_candidates_of_a_click_are_drawn_where_that_is_asked_for(
+    image: NDArray[np.uint8],
+) -> None:
+    sam = random_compact()
+    embedding, (click, box, _) = sam.embed(image), PLACES
+    shown = Refiner(sam).refine(embedding, [click])
+    every = Refiner(sam, all_candidates=True).refine(embedding, [click, box])
+    assert len(shown) == 1 < len(every) <= 4
+    assert any((region.mask == shown[0].mask).all() for region in every)
+    assert sum(region.box is not None for region in every) == 1
+
+
 def test_a_vit_draws_too(sam: PromptableSam, image: NDArray[np.uint8]) -> None:
     regions = Refiner(sam, edges=EdgeSettings(is_on=False)).refine(sam.embed(image), PLACES)
     assert {r.score for r in regions} <= {0.5, 0.7, 0.9}

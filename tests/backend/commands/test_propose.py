@@ -31,7 +31,7 @@ class Project(LabelStudioSite):
         self.predictions: list[dict[str, Any]] = []
         self.fails_after = 99
         self.tasks = [
-            {"id": i, "data": {"image": data_uri(pixels_of(i))}, "total_annotations": 0}
+            {"id": i, "data": {"image": data_uri(pixels_of(0))}, "total_annotations": 0}
             for i in (1, 2, 3)
         ]
         project = {"id": 7, "title": "Cells", "label_config": CONFIG, "task_number": 3}
