@@ -8,7 +8,8 @@ imports only from those below it, never from its neighbours in a row:
 - ``predictor``, ``simulation``, ``journal``: the path of a click; who clicks when nobody does; what
   is kept of it
 - ``models``, ``masks``: SAM and its family; masks as regions, polygons and run lengths
-- ``storage``, ``types``: files, images, data sets; clicks, prompts, embeddings
+- ``config``, ``storage``, ``types``: settings and configs, checked; files, images, data sets;
+  clicks, prompts, embeddings
 - ``errors``
 
 pyproject.toml holds these contracts, and a test checks them.

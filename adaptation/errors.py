@@ -36,6 +36,10 @@ class SettingsError(StropError):
     """Settings are wrong; the message lists every mistake, one a line."""
 
 
+class RangeError(SettingsError, ValueError):
+    """A value of settings lies out of its range; pydantic collects it, being a ValueError."""
+
+
 class ModelError(StropError):
     """A checkpoint, an adapter or an embedding does not fit the model."""
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from adaptation.errors import InputError
+
+if TYPE_CHECKING:  # the journal and Label Studio's JSON need these values, but no torch
+    from torch import Tensor
 
 LOGIT_STRIDE = 2
 """Pixels of the frame per cell of the logits, and of the maps drawn for the decoder."""
@@ -165,12 +166,13 @@ class MaskPrediction:
         the single-mask output.
         """
         best = 1 + self.predicted_iou[:, 1:].argmax(dim=1)
-        return torch.where(self.is_ambiguous, best, torch.zeros_like(best))
+        return best * self.is_ambiguous
 
     def shown_logits(self) -> Tensor:
         """Logits of each prompt's shown mask, ``[B, 1, h, w]``."""
-        rows = torch.arange(len(self), device=self.low_res_logits.device)
-        return self.low_res_logits[rows, self.shown_token()].unsqueeze(1)
+        tokens = self.shown_token()
+        rows = tokens.new_tensor(range(len(self)))
+        return self.low_res_logits[rows, tokens].unsqueeze(1)
 
 
 def as_clicks(points: Sequence[tuple[float, float, bool]]) -> tuple[Click, ...]:

@@ -1,24 +1,29 @@
-"""The command `strop`: serve, prefetch, propose, export, doctor, demo, simulate, settings."""
+"""The command `strop`: its commands, the options that they share, and its exit codes."""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
 from adaptation.errors import StropError
 from backend.commands.simulate.command import command as simulate
 from backend.server.logs import configure_logging
-from backend.settings import Settings, as_yaml, load_settings, parse_assignments
+
+if TYPE_CHECKING:
+    from backend.settings import Settings
+
+# Heavy modules are imported where they are used, so that --help and mistakes are answered at once.
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
 USAGE_ERROR = 2
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,24 +62,32 @@ _FLAGS = {
 """Settings that have an option of their own: its name, the setting's key and the help text."""
 
 
-def settings_options(command: Command) -> Command:
-    """Add --config, --set and the flags; the command gets the checked ``settings``."""
+def settings_options(*flags: str) -> Callable[[Command], Command]:
+    """Add --config, --set and flags of :data:`_FLAGS`; the command gets the checked ``settings``.
 
-    @functools.wraps(command)
-    def with_settings(config: Path | None, assignments: tuple[str, ...], **options: Any) -> object:
-        flags = {key: options.pop(name) for name, (key, _) in _FLAGS.items()}
-        given = {key: value for key, value in flags.items() if value is not None}
-        settings = load_settings(config, {**parse_assignments(assignments), **given})
-        configure_logging(settings.log_level)
-        return command(settings=settings, **options)
+    Args:
+        flags: Those that mean something to the command.
+    """
 
-    wrapped: Any = with_settings
-    for option in reversed(_options()):
-        wrapped = option(wrapped)
-    return cast(Command, wrapped)
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_settings(config: Path | None, assignments: tuple[str, ...], **options: Any) -> Any:
+            from backend.settings import load_settings
+
+            given = {_FLAGS[name][0]: options.pop(name) for name in flags}
+            settings = load_settings(config, given, assignments=assignments)
+            configure_logging(settings.log_level)
+            return command(settings=settings, **options)
+
+        wrapped: Any = with_settings
+        for option in reversed(_options(flags)):
+            wrapped = option(wrapped)
+        return cast(Command, wrapped)
+
+    return decorate
 
 
-def _options() -> list[Callable[[Any], Any]]:
+def _options(names: Sequence[str]) -> list[Callable[[Any], Any]]:
     config = click.option(
         "--config",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -89,8 +102,13 @@ def _options() -> list[Callable[[Any], Any]]:
         help="Any setting, as server.threads=8; may be repeated.",
     )
     flags = [
-        click.option(f"--{name.replace('_', '-')}", name, metavar="VALUE", help=f"{text} [{key}]")
-        for name, (key, text) in _FLAGS.items()
+        click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            metavar="VALUE",
+            help=f"{_FLAGS[name][1]} [{_FLAGS[name][0]}]",
+        )
+        for name in names
     ]
     return [config, assignments, *flags]
 
@@ -101,9 +119,12 @@ strop.add_command(simulate)
 
 
 @strop.command()
-@settings_options
+@settings_options(*_FLAGS)
 def serve(settings: Settings) -> None:
-    """Serve Label Studio: clicks in, masks out.  Ctrl-C stops after the requests in flight."""
+    """Serve Label Studio: clicks in, masks out.
+
+    Ctrl-C stops after the requests in flight.
+    """
     from adaptation.models.catalog import fetch, find_checkpoint
     from backend.server.gunicorn_app import serve as run
 
@@ -118,11 +139,11 @@ def serve(settings: Settings) -> None:
 
 
 @strop.command()
-@settings_options
+@settings_options("model", "device", "data_dir", "label_studio", "log_level")
 @click.option("--project", type=int, required=True, help="Number of the project in Label Studio.")
 @click.option("--unlabeled", is_flag=True, help="Only tasks without an annotation.")
 def prefetch(settings: Settings, project: int, unlabeled: bool) -> None:
-    """Encode all images of a project, so that every first click is fast.
+    """Encode a project's images, so that first clicks are fast.
 
     May be stopped and started again at any time: what is on the disk is not encoded again.
     """
@@ -134,10 +155,12 @@ def prefetch(settings: Settings, project: int, unlabeled: bool) -> None:
 
 
 @strop.command()
-@settings_options
+@settings_options("model", "device", "data_dir", "label_studio", "log_level")
 @click.option("--project", type=int, required=True, help="Number of the project in Label Studio.")
 def propose(settings: Settings, project: int) -> None:
-    """Propose regions in all tasks that nobody has labelled, as predictions with a score.
+    """Store proposals in a project's unlabelled tasks.
+
+    They are predictions with a score, by which Label Studio can sort the tasks.
 
     More of the finished objects, or anomalies (--set proposals.look_for=anomalies).  May be stopped
     and started again: a task that has its proposals already is not looked at again.
@@ -150,7 +173,7 @@ def propose(settings: Settings, project: int) -> None:
 
 
 @strop.command()
-@settings_options
+@settings_options("data_dir", "log_level")
 @click.option("--out", required=True, help="A new folder.")
 @click.option("--format", type=click.Choice(["jsonl", "parquet"]), default="jsonl")
 @click.option("--project", help="Only this project.")
@@ -161,13 +184,31 @@ def export(settings: Settings, out: str, format: str, project: str | None) -> No
     sys.exit(export_command(settings.journal_url, out, format, project))
 
 
+@strop.command()
+@settings_options
+@click.option("--project", required=True, help="Number of the project.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file.")
+@click.option("--json", "as_json", is_flag=True, help="The figures, not the page.")
+@click.option("--recount", is_flag=True, help="Count everything anew from the journal first.")
+def report(
+    settings: Settings, project: str, out: Path | None, as_json: bool, recount: bool
+) -> None:
+    """Write a project's insights as one HTML file, or its figures as JSON."""
+    from backend.commands.report import write_report
+
+    target = out or (None if as_json else Path(f"strop-project-{project}.html"))
+    click.echo(write_report(settings, project, target, as_json=as_json, recount=recount), nl=False)
+    if target is not None:
+        click.echo()
+
+
 @strop.group()
 def ranking() -> None:
-    """Have people rank the decoder's masks in a Label Studio project of its own."""
+    """Have people rank masks in a project of its own."""
 
 
 @ranking.command("create")
-@settings_options
+@settings_options("data_dir", "label_studio", "log_level")
 @click.option("--project", type=int, required=True, help="The project that was clicked in.")
 @click.option("--count", type=int, default=50, show_default=True, help="New tasks at most.")
 @click.option(
@@ -186,9 +227,10 @@ def ranking() -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of sample and places.")
 def create_ranking(settings: Settings, project: int, **options: Any) -> None:
-    """Fill a ranking project with prompts of the journal, three masks each.
+    """Fill a ranking project with prompts of the journal.
 
-    It is made where it is missing; running it again adds prompts that are not there yet.
+    Each shows three masks.  The project is made where it is missing; running it again adds prompts
+    that are not there yet.
     """
     from backend.commands.ranking import Wanted, create_rankings
 
@@ -196,23 +238,27 @@ def create_ranking(settings: Settings, project: int, **options: Any) -> None:
 
 
 @ranking.command("collect")
-@settings_options
+@settings_options("data_dir", "label_studio", "log_level")
 @click.option("--project", type=int, help="Only the rankings of this project's prompts.")
 def collect_ranking(settings: Settings, project: int | None) -> None:
-    """Append what people ranked to the journal; again and again, nothing twice."""
+    """Append what people ranked to the journal.
+
+    As often as you like: nothing is appended twice.
+    """
     from backend.commands.ranking import collect_rankings
 
     click.echo(str(collect_rankings(settings, project)))
 
 
 @strop.command("replay")
-@settings_options
+@settings_options("model", "device", "data_dir", "log_level")
 @click.option("--project", type=int, help="Only this project.")
 @click.option("--check", is_flag=True, help="Save nothing; exit code 1 where anything differs.")
 def replay_sessions(settings: Settings, project: int | None, check: bool) -> None:
-    """Make what sessions learned again from the journal, bit for bit, and save it.
+    """Make what sessions learned again from the journal.
 
-    Stop the server first: it would go on with what it has in memory, and save that.
+    Bit for bit, and saves it.  Stop the server first: it would go on with what
+    it has in memory, and save that.
     """
     from backend.commands.replay import replay
 
@@ -223,20 +269,57 @@ def replay_sessions(settings: Settings, project: int | None, check: bool) -> Non
 
 
 @strop.command()
-@settings_options
+@settings_options(*_FLAGS)
 @click.option("--project", type=int, help="Only this project.")
 @click.option(
     "--fix",
-    is_flag=True,
+    "repair",
+    flag_value="fix",
     help="Connect the project(s) and register the webhook with the password first.",
 )
+@click.option(
+    "--unfix",
+    "repair",
+    flag_value="unfix",
+    help="Remove Strop from the project(s) again: the connection and the webhook.",
+)
 @click.option("--url", metavar="URL", help="Strop's address as Label Studio reaches it.")
-def doctor(settings: Settings, project: int | None, fix: bool, url: str | None) -> None:
+def doctor(
+    settings: Settings, project: int | None, repair: Literal["fix", "unfix"] | None, url: str | None
+) -> None:
     """Check the set-up: a line for each finding, with what to do."""
     from backend.commands.doctor import run
 
+    if settings.log_level != "debug":  # a finding says it better than a log
+        configure_logging("error", libraries="critical")
     number = None if project is None else str(project)
-    sys.exit(run(settings, project_id=number, fix=fix, backend_url=url))
+    sys.exit(run(settings, project_id=number, repair=repair, backend_url=url))
+
+
+@strop.command()
+@settings_options("data_dir", "log_level")
+@click.option("--out", type=FILE, required=True, help="A new file, as strop.tar.")
+def backup(settings: Settings, out: Path) -> None:
+    """Keep journal, images, sessions and versions in one file.
+
+    Strop may run meanwhile.  Embeddings and downloaded models are left out: they can be made again.
+    """
+    from backend.commands.backup import make_backup
+
+    click.echo(make_backup(settings, out))
+
+
+@strop.command()
+@settings_options("data_dir", "log_level")
+@click.argument("file", type=FILE)
+def restore(settings: Settings, file: Path) -> None:
+    """Bring back what `strop backup` kept, where nothing is yet.
+
+    Everything in FILE is checked before anything gets its place.
+    """
+    from backend.commands.backup import restore_backup
+
+    click.echo(restore_backup(settings, file))
 
 
 @strop.command()
@@ -261,7 +344,10 @@ def doctor(settings: Settings, project: int | None, fix: bool, url: str | None) 
 )
 @click.option("--model", default="compact", help="A model of the catalog.")
 def demo(**options: Any) -> None:
-    """Strop and a Label Studio of its own, connected, with images to click on."""
+    """Strop and a Label Studio of its own, with images to click on.
+
+    From a clone, `make demo` installs all of it first.
+    """
     from backend.commands.demo import DemoOptions, run
 
     configure_logging("warning")
@@ -269,7 +355,16 @@ def demo(**options: Any) -> None:
 
 
 @strop.command("settings")
-@settings_options
+@settings_options(*_FLAGS)
 def show_settings(settings: Settings) -> None:
-    """Print the settings in force, with their meanings; secrets are masked."""
+    """Print the settings in force, with their meanings.
+
+    Secrets are masked.
+    """
+    from backend.settings import as_yaml
+
     click.echo(as_yaml(settings), nl=False)
+
+
+if __name__ == "__main__":
+    main()

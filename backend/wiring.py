@@ -10,15 +10,13 @@ import cv2
 import torch
 from pydantic import SecretStr
 
-from adaptation.journal import Journal
+from adaptation.journal import Journal, SpoolingJournal
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.base_decoder import Registry
 from adaptation.models.catalog import load_model
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection
-from adaptation.predictor.guided_filter import EdgeSettings
 from adaptation.predictor.interactive import Corrector, InteractivePredictor
-from adaptation.predictor.zoom import ZoomSettings
 from adaptation.storage.album import Album
 from backend.embeddings.cache import EmbeddingCache
 from backend.embeddings.disk_store import DiskStore
@@ -31,6 +29,8 @@ from backend.images.album_writer import AlbumWriter
 from backend.images.guarded_http import Fetcher, HostRules
 from backend.images.loader import ImageLoader
 from backend.images.sources import ImageSource
+from backend.insights.insights import Insights, InsightsOptions
+from backend.insights.store import FactStore
 from backend.label_studio.client import LabelStudioClient, Transport
 from backend.learning.interface import Learning, NoLearning
 from backend.learning.manager import OnlineOptions
@@ -43,6 +43,7 @@ from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickOptions, PromptState, ServedModel
 from backend.service.prompt_state import DrawnBoxes, ObjectStates
 from backend.service.service import SegmentationService
+from backend.service.state_files import StateFiles
 from backend.settings import Settings, load_learner
 
 logger = logging.getLogger(__name__)
@@ -75,9 +76,9 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         return ServedModel(
             interaction=InteractivePredictor(
                 sam,
-                _zoom(settings),
+                settings.zoom,
                 _corrector(sam, learner),
-                edges=EdgeSettings(**settings.edges.model_dump()),
+                edges=settings.edges,
             ),
             learning=_learning(settings, sam, encoder, journal, learner, folder),
         )
@@ -88,6 +89,7 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         interaction=first.interaction,
         encoder=encoder,
         journal=journal,
+        intake=SpoolingJournal(journal, settings.spool_dir),
         memory=_memory(settings),
         ahead=_ahead(settings, encoder, cache, client),
         learning=first.learning,
@@ -95,6 +97,8 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
         proposals=_proposals(settings, first.sam, encoder, journal, client),
+        max_pixels=_max_pixels(settings),
+        client=client if settings.label_studio.token is not None else None,
     )
     service.follow(watcher, served)
     return service
@@ -216,23 +220,41 @@ def build_client(settings: Settings) -> LabelStudioClient | None:
     )
 
 
+def build_insights(settings: Settings, journal: Journal) -> Insights:
+    """What the journal says of the team's work."""
+    studio = settings.label_studio
+    options = InsightsOptions(
+        learning_is_on=settings.learning.is_on,
+        with_annotators=settings.insights.annotators,
+        label_studio_url=next(iter(studio.public_urls), studio.url),
+    )
+    store = FactStore(settings.insights_path, journal)
+    return Insights(journal, store, Album(settings.album_dir), options)
+
+
 def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageLoader:
     """What reads images, from where the settings allow it."""
     options = settings.images
     rules = HostRules.parse(options.allowed_hosts, options.allowed_networks)
     source = ImageSource(
         client,
-        Fetcher(rules, timeout_s=(5.0, options.timeout_s)),
+        Fetcher(rules, timeout_s=(5.0, options.timeout_s), deadline_s=options.download_s),
         public_urls=settings.label_studio.public_urls,
         folders=options.allowed_folders,
         max_bytes=_bytes(options.max_file_mb),
+        deadline_s=options.download_s,
     )
     return ImageLoader(
         source,
-        max_pixels=int(options.max_megapixels * 1e6),
+        max_pixels=_max_pixels(settings),
         cache_bytes=_bytes(options.memory_mb),
         max_age_s=options.max_age_s,
+        max_waiting=max(2, (settings.server.threads - RESERVED_THREADS) // 2),
     )
+
+
+def _max_pixels(settings: Settings) -> int:
+    return int(settings.images.max_megapixels * 1e6)
 
 
 def build_embeddings(settings: Settings) -> EmbeddingCache:
@@ -251,13 +273,15 @@ def _store(settings: Settings) -> EmbeddingStore | None:
         return RedisStore(url, _bytes(options.redis_mb))
     if options.disk_mb == 0:
         return None
-    return DiskStore(settings.embeddings_dir, _bytes(options.disk_mb))
+    return DiskStore(settings.embeddings_dir, _bytes(options.disk_mb), _bytes(options.min_free_mb))
 
 
 def _memory(settings: Settings) -> PromptState:
     return PromptState(
         states=ObjectStates(
-            max_objects=settings.sessions.max_objects, ttl_s=settings.sessions.ttl_s
+            max_objects=settings.sessions.max_objects,
+            ttl_s=settings.sessions.ttl_s,
+            files=StateFiles(settings.objects_dir, settings.sessions.max_objects),
         ),
         boxes=DrawnBoxes(ttl_s=settings.inference.box_ttl_s),
     )
@@ -291,10 +315,6 @@ def _style(settings: Settings) -> AnswerStyle:
         polygon_tolerance=answers.polygon_tolerance,
         min_part_share=answers.min_part_share,
     )
-
-
-def _zoom(settings: Settings) -> ZoomSettings:
-    return ZoomSettings(**settings.zoom.model_dump())
 
 
 def _bytes(megabytes: float) -> int:

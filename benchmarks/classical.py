@@ -28,10 +28,10 @@ from tqdm import tqdm
 from adaptation.errors import StropError
 from adaptation.masks import iou
 from adaptation.models.catalog import load_model
+from adaptation.models.regions import LARGEST_WINDOW, MARGIN_CELLS
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection, CorrectionSettings
-from adaptation.predictor.guided_filter import EdgeSettings
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.simulation.annotator import Annotator, Rules
 from adaptation.simulation.metrics import Metric, carried_forward
 from adaptation.storage.datasets import FolderSet, ObjectRef, open_sets
@@ -130,6 +130,7 @@ class ModelPlayer:
             "decoder_id": sam.decoder_id,
             "zoom": dataclasses.asdict(self._zoom),
             "edges": dataclasses.asdict(self._edges),
+            "regions": {"margin": MARGIN_CELLS, "largest": LARGEST_WINDOW},
             **({"correction": dataclasses.asdict(self._correction)} if self._correction else {}),
         }
 

@@ -41,7 +41,7 @@ from adaptation.masks import encode_rle
 from adaptation.models.catalog import load_model
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import Answer, InteractivePredictor
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
 from adaptation.types import Click, Embedding
 from backend.protocol.brush_rle import encode_brush
 from benchmarks.click_server import Case, Server, clicks_of, request_of, serving, write_pictures

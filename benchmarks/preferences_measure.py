@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from adaptation.masks.regions import iou
 from adaptation.models.sam import PromptableSam
-from adaptation.predictor.guided_filter import EdgeSettings
 from adaptation.predictor.interactive import InteractivePredictor
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.simulation.annotator import Annotator, Rules
 from adaptation.storage.datasets import FolderSet, ObjectRef, open_sets, sample_objects
 from training.evaluation.harness import Harness, Slot

@@ -42,6 +42,15 @@ def test_the_wheel_holds_the_documented_settings(wheel: zipfile.ZipFile) -> None
 
 
 @pytest.mark.slow
+def test_the_wheel_holds_what_the_demo_is_made_of(wheel: zipfile.ZipFile) -> None:
+    lock = (ROOT / "requirements" / "label-studio.lock").read_bytes()
+    assert wheel.read("backend/commands/demo/label-studio.lock") == lock
+    samples = "backend/commands/demo/samples"
+    assert f"{samples}/SOURCES.md" in wheel.namelist()
+    assert f"{samples}/powder/01-powder.jpg" in wheel.namelist()
+
+
+@pytest.mark.slow
 @pytest.mark.weights
 def test_the_wheel_holds_the_embedded_model(wheel: zipfile.ZipFile) -> None:
     weights = [name for name in wheel.namelist() if name.startswith("adaptation/weights/")]

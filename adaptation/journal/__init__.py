@@ -8,7 +8,9 @@
     rows.py         records <-> rows    append.py, read.py     the two directions
     matching.py     which mask became which region              linking.py   stored, and kept up
     objects.py      clicks with their submitted mask, and masks that were turned down
-    store.py        Journal             export.py, command.py  to JSON lines and Parquet
+    store.py        Journal             spool.py       what it does not take, until it does
+    postgres.py     connections with a time limit       sqlite_file.py a file that is taken away
+    export.py       to JSON lines and Parquet
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from adaptation.journal.records import (
     SubmittedRegion,
     utc_now,
 )
+from adaptation.journal.spool import SpoolingJournal
 from adaptation.journal.store import Journal
 
 __all__ = [
@@ -48,6 +51,7 @@ __all__ = [
     "Receipt",
     "Record",
     "RejectedOffer",
+    "SpoolingJournal",
     "SubmissionRecord",
     "SubmittedRegion",
     "utc_now",

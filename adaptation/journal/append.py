@@ -114,9 +114,10 @@ def add_event(connection: Connection, record: EventRecord) -> Receipt:
     return Receipt(seq=seq, is_new=True)
 
 
-def add_delivery(connection: Connection, body: str) -> int:
-    """Keep a message until it is finished."""
-    return _insert(connection, DELIVERIES, {"received_at": utc_now(), "body": body})
+def add_delivery(connection: Connection, body: str, received_at: datetime | None) -> int:
+    """Keep a message until it is finished; one without a time came now."""
+    values = {"received_at": received_at or utc_now(), "body": body}
+    return _insert(connection, DELIVERIES, values)
 
 
 def _next_entry(connection: Connection, kind: EntryKind, project_id: str | None) -> int:

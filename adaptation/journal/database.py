@@ -29,11 +29,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from adaptation.errors import StoreError
 from adaptation.journal.failures import explain
+from adaptation.journal.sqlite_file import SqliteFile
 
 logger = logging.getLogger(__name__)
 
-LOCK_TIMEOUT_S = 30.0
-"""How long a write waits for another process's write before it gives up."""
+LOCK_TIMEOUT_S = 8.0
+"""How long a write waits for another one before it gives up: a click stands behind it."""
+
+POOL_TIMEOUT_S = 10.0
+"""How long a read or write of PostgreSQL waits for a free connection."""
 
 SYNCHRONOUS = "FULL"
 """SQLite's durability: a commit waits for the disk, so that a power cut loses nothing."""
@@ -63,6 +67,8 @@ class Database:
         self._lock = threading.Lock()
         self._orphans: list[object] = []
         self.engine = self._make_engine(create)
+        path = Path(self.url.database or "")
+        self._file = SqliteFile(path, self.engine) if self.is_sqlite else None
         _OPEN.add(self)
 
     @property
@@ -77,10 +83,16 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """A transaction that alone may write; committed, and on the disk, when it ends well."""
+    def writing(self, *, is_patient: bool = False) -> Iterator[Connection]:
+        """A transaction that alone may write; committed, and on the disk, when it ends well.
+
+        Args:
+            is_patient: Whether its statements may take as long as they like.
+        """
         with _explained(), self._turn(), self.engine.connect() as plain:
             connection = plain.execution_options(is_writer=True)
+            if not self.is_sqlite:
+                _set_patience(connection, is_patient)
             with connection.begin():
                 if not self.is_sqlite:
                     connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
@@ -100,6 +112,8 @@ class Database:
                 f"The journal has been busy writing for {LOCK_TIMEOUT_S:.0f} s; try again."
             )
         try:
+            if self._file is not None:
+                self._file.check()
             yield
         finally:
             self._lock.release()
@@ -108,7 +122,9 @@ class Database:
         options: dict[str, Any] = {"json_serializer": _to_json}
         if not self.is_sqlite:
             options["isolation_level"] = "READ COMMITTED"  # a look after the lock sees the latest
+            options["pool_timeout"] = POOL_TIMEOUT_S
             engine = create_engine(self.url, pool_pre_ping=True, **options)
+            _bound_connections(engine)
             event.listen(engine, "connect", _prepare_postgres)
             return engine
         _make_folder(self.url, create)
@@ -208,6 +224,19 @@ def _prepare_postgres(raw: Any, _record: object) -> None:
         "WHERE current_setting('synchronous_commit') = 'off'"
     )
     raw.commit()
+
+
+def _bound_connections(engine: Engine) -> None:
+    from adaptation.journal.postgres import bound_connections  # psycopg is optional
+
+    bound_connections(engine)
+
+
+def _set_patience(connection: Connection, is_patient: bool) -> None:
+    from adaptation.journal.postgres import ANSWER_TIMEOUT_S
+
+    raw: Any = connection.connection.dbapi_connection
+    raw.limit_s = None if is_patient else ANSWER_TIMEOUT_S
 
 
 def _begin_sqlite(connection: Connection) -> None:

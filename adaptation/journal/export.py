@@ -7,11 +7,8 @@ hold.  It appears whole under its name or not at all, and never replaces anythin
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, get_args
@@ -19,6 +16,7 @@ from typing import Any, Literal, Protocol, get_args
 from adaptation.errors import InputError, SettingsError, StoreError
 from adaptation.journal.columns import TABLES, Column, entry_row, link_values
 from adaptation.journal.store import Journal
+from adaptation.storage.files import whole_folder
 
 ExportFormat = Literal["jsonl", "parquet"]
 FORMATS: Sequence[str] = get_args(ExportFormat)
@@ -68,13 +66,29 @@ def export(
         StoreError: The journal cannot be read, or the files cannot be written.
     """
     make_writer = _writer_of(format)
-    with _new_folder(out) as folder:
-        with ExitStack() as stack:
+    try:
+        with whole_folder(out, may_replace=_refuse, durable=True) as folder, ExitStack() as stack:
             writers = {
                 table: stack.enter_context(make_writer(folder / f"{table}.{format}", columns))
                 for table, columns in TABLES.items()
             }
             return _fill(journal, writers, project_id, progress or (lambda _: None))
+    except OSError as error:
+        raise StoreError(
+            f"The export to {out} failed ({error.strerror or error}); nothing was left behind."
+        ) from error
+
+
+def check_target(out: Path, format: str) -> None:
+    """Find out in no time whether an export could begin.
+
+    Raises:
+        InputError: The folder exists, or the format is unknown.
+        SettingsError: Parquet is asked for and pyarrow is not installed.
+    """
+    _writer_of(format)
+    if out.exists() or out.is_symlink():
+        _refuse(out)
 
 
 def _fill(
@@ -110,6 +124,10 @@ def _writer_of(format: str) -> Callable[[Path, Sequence[Column]], _TableWriter]:
     return lambda path, columns: ParquetFile(path, columns, ROWS_PER_GROUP)
 
 
+def _refuse(out: Path) -> bool:
+    raise InputError(f"{out} exists already, and an export replaces nothing: name a new one.")
+
+
 class _JsonLines:
     """One JSON object a line; times in ISO 8601."""
 
@@ -132,37 +150,3 @@ class _JsonLines:
         values = {name: row[name] for name in self._names}
         text = json.dumps(values, allow_nan=False, default=lambda moment: moment.isoformat())
         self._file.write(text + "\n")
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name only when all went well."""
-    _refuse_existing(out)
-    partial = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
-    try:
-        partial.mkdir(parents=True)
-        try:
-            yield partial
-            _to_disk(partial)
-            _refuse_existing(out)
-            partial.rename(out)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise StoreError(
-            f"The export to {out} failed ({error.strerror or error}); nothing was left behind."
-        ) from error
-
-
-def _refuse_existing(out: Path) -> None:
-    if out.exists() or out.is_symlink():
-        raise InputError(f"{out} exists already, and an export replaces nothing: name a new one.")
-
-
-def _to_disk(folder: Path) -> None:
-    for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

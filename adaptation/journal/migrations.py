@@ -55,6 +55,7 @@ def migrate(
     if found == 0 and not create:
         raise StoreError("There is no journal in this database: check its name.")
     if found == 0:
+        logger.info("a new journal begins")
         METADATA.create_all(connection)
         connection.execute(VERSION.insert(), {"version": latest})
     elif found < latest:

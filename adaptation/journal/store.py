@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar
@@ -59,7 +59,7 @@ class Journal:
     def __init__(self, url: str, *, create: bool = True) -> None:
         self._database = Database(url, create=create)
         try:
-            with self._database.writing() as connection:
+            with self._database.writing(is_patient=True) as connection:
                 migrate(connection, create=create)
         except BaseException:
             self.close()
@@ -103,7 +103,13 @@ class Journal:
         News may come twice and in any order: the version with the latest ``updated_at`` is in
         force, and a deletion is final.
         """
-        return self._write(lambda connection: append.add_submission(connection, record))
+        return self.append_submissions([record])[0]
+
+    def append_submissions(self, records: Sequence[SubmissionRecord]) -> list[Receipt]:
+        """Write several versions or deletions at once: all of them, or none."""
+        return self._write(
+            lambda connection: [append.add_submission(connection, record) for record in records]
+        )
 
     def append_event(
         self,
@@ -115,13 +121,17 @@ class Journal:
         record = EventRecord(kind=kind, project_id=project_id, payload=payload or {})
         return self._write(lambda connection: append.add_event(connection, record))
 
-    def keep_delivery(self, body: str) -> int:
+    def keep_delivery(self, body: str, received_at: datetime | None = None) -> int:
         """Keep a message as it came, when reading it takes longer than its sender waits.
+
+        Args:
+            body: Its text.
+            received_at: When it came; now, if not given.
 
         Returns:
             An id for `finish_delivery`; until then it is among the `deliveries`.
         """
-        return self._write(lambda connection: append.add_delivery(connection, body))
+        return self._write(lambda connection: append.add_delivery(connection, body, received_at))
 
     def finish_delivery(self, delivery_id: int) -> None:
         """Drop a message whose content is in the journal now."""
@@ -249,6 +259,24 @@ class Journal:
     def deliveries(self) -> Iterator[Delivery]:
         """Messages that are not finished, oldest first: what a crash left to do."""
         return read.iterate_deliveries(self._database)
+
+    def known_versions(self, project_id: str) -> set[tuple[str, datetime | None]]:
+        """Annotation id and ``updated_at`` of every version of a project's annotations."""
+        statement = select(SUBMISSIONS.c.annotation_id, SUBMISSIONS.c.updated_at)
+        with self._database.reading() as connection:
+            rows = connection.execute(statement.where(SUBMISSIONS.c.project_id == project_id))
+            return {(row.annotation_id, row.updated_at) for row in rows}
+
+    def last_heard(self) -> list[tuple[str, datetime]]:
+        """Every project with the time of its last submission, or of its first click."""
+        found: dict[str, datetime] = {}
+        clicks = func.min(INTERACTIONS.c.created_at)
+        news = func.max(SUBMISSIONS.c.received_at)
+        with self._database.reading() as connection:
+            for table, time in ((INTERACTIONS, clicks), (SUBMISSIONS, news)):
+                statement = select(table.c.project_id, time).group_by(table.c.project_id)
+                found |= {row[0]: row[1] for row in connection.execute(statement)}
+        return sorted(found.items())
 
     def counts(self, project_id: str | None = None) -> dict[str, int]:
         """How much there is, by kind."""

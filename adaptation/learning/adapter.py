@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptation.errors import ModelError
 from adaptation.learning.scale_evidence import N_STAGES, NONE, ScaleEvidence, stage_of
 from adaptation.models.sam import PromptableSam
+from adaptation.storage.tensors import write_tensors
 
 Deltas = Mapping[str, Tensor]
 """Differences to the base decoder's parameters by name, float16."""
@@ -146,8 +146,6 @@ def save_adapter(adapter: Adapter, path: Path, metadata: Mapping[str, str]) -> N
         path: Its file; an existing one is replaced atomically.
         metadata: Rides with the weights, next to the base decoder's digest.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     tensors = {n: d.cpu().contiguous().clone() for n, d in adapter.deltas.items()}
     about = {
         "decoder_id": adapter.decoder_id,
@@ -155,8 +153,7 @@ def save_adapter(adapter: Adapter, path: Path, metadata: Mapping[str, str]) -> N
         "evidence": adapter.evidence.to_json(),
         "inherited": adapter.inherited.to_json(),
     }
-    save_file(tensors, partial, {**metadata, **about})
-    partial.replace(path)
+    write_tensors(path, tensors, {**metadata, **about}, durable=True)
 
 
 def load_adapter(path: Path, sam: PromptableSam) -> Adapter:

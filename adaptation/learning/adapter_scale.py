@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from adaptation.errors import SettingsError
+from adaptation.config import Share, check_ranges
 from adaptation.learning.adapter import WHOLE, Adapter
 from adaptation.learning.scale_evidence import N_STAGES, SHARES, ScaleEvidence, StageEvidence
 
@@ -35,20 +37,15 @@ class TrustSettings:
             share is not used, whatever came before: an annotator who changes is noticed at once.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-
     is_on: bool = True
-    start: float = 0.0
-    memory: float = 0.9
+    start: Share = 0.0
+    memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     least: float = 4.5
     margin: float = 0.0
     alarm: float = 0.02
 
     def __post_init__(self) -> None:
-        if not 0 < self.memory <= 1:
-            raise SettingsError(f"The memory of trust lies in (0, 1], got {self.memory}.")
-        if not 0 <= self.start <= 1:
-            raise SettingsError(f"The start of trust lies in [0, 1], got {self.start}.")
+        check_ranges(self, "Trust")
 
 
 class ScaleSelector:

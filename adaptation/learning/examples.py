@@ -19,14 +19,13 @@ from torch import Tensor
 
 from adaptation.learning import losses
 from adaptation.masks import erosion_band, erosion_radius
-from adaptation.models.prompts import box_coordinates, click_coordinates
+from adaptation.models.regions import mask_corners, prompt_corners, window_over
 from adaptation.models.sam import PromptableSam, Weights
 from adaptation.predictor.interactive import LOGIT_LIMIT
 from adaptation.predictor.zoom import View
 from adaptation.simulation.clicker import next_click
 from adaptation.types import (
     LOGIT_STRIDE,
-    STRIDE,
     Click,
     Embedding,
     MaskPrediction,
@@ -37,12 +36,6 @@ from adaptation.types import (
 
 UNLABELLED = -1
 """Value of a label map's pixels about which nothing is said."""
-
-MARGIN_CELLS = 4
-"""Cells of the embedding's grid around what an example shows; fewer cost the object's context."""
-
-LARGEST_WINDOW = 0.8
-"""Share of the frame above which the whole frame is decoded."""
 
 
 class DecodedPrompt(Protocol):
@@ -299,41 +292,12 @@ def window_around(
     Returns:
         None where there is no object, or where the part is hardly smaller than the frame.
     """
-    corners = _corners(labels, prompt, embedding)
-    if corners is None:
-        return None
-    n_cells = model_size // STRIDE
-    low = np.floor(corners[0] / STRIDE).astype(int) - MARGIN_CELLS
-    high = np.ceil((corners[1] + 1) / STRIDE).astype(int) + MARGIN_CELLS
-    (left, top), (right, bottom) = low.clip(min=0), high.clip(max=n_cells)
-    if (right - left) * (bottom - top) > LARGEST_WINDOW * n_cells**2:
-        return None
-    return Window(
-        x=int(left) * STRIDE,
-        y=int(top) * STRIDE,
-        width=int(right - left) * STRIDE,
-        height=int(bottom - top) * STRIDE,
-    )
-
-
-def _corners(
-    labels: Tensor, prompt: Prompt, embedding: Embedding
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Least and greatest (x, y) of object, clicks and box, in pixels of the model's frame."""
-    rows, columns = np.nonzero(labels.numpy() == 1)
+    rows, columns = (labels == 1).nonzero(as_tuple=True)
     if not len(rows):
         return None
-    low = [np.array([columns.min(), rows.min()]) * LOGIT_STRIDE]
-    high = [np.array([columns.max() + 1, rows.max() + 1]) * LOGIT_STRIDE]
-    if prompt.clicks:
-        points = click_coordinates(prompt.clicks, embedding)
-        low.append(points.min(axis=0))
-        high.append(points.max(axis=0))
-    if prompt.box is not None:
-        box = box_coordinates(prompt.box, embedding)
-        low.append(box[:2])
-        high.append(box[2:])
-    return np.min(low, axis=0), np.max(high, axis=0)
+    return window_over(
+        [*mask_corners(rows, columns), *prompt_corners(prompt, embedding)], model_size
+    )
 
 
 def example_loss(

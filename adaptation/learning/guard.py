@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptation.errors import SettingsError
+from adaptation.config import Count
+from adaptation.errors import RangeError
 from adaptation.learning.adapter import Adapter
 from adaptation.types import Click
 
@@ -39,10 +40,8 @@ class GuardSettings:
         n_probes: How many earlier objects are asked.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-
     window: int = 8
-    least: int = 4
+    least: Count = 4
     margin: float = 0.03
     largest_share: float = 0.9
     agreement: float = 0.8
@@ -52,7 +51,7 @@ class GuardSettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.window:
-            raise SettingsError(
+            raise RangeError(
                 f"The guard needs 1 <= least <= window, got {self.least} and {self.window}."
             )
 

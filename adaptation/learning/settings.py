@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+
+from adaptation.config import Count, Share, one_of
+from adaptation.learning.adapter import SUBSETS
 from adaptation.learning.adapter_scale import TrustSettings
 from adaptation.learning.guard import GuardSettings
 from adaptation.predictor.click_correction import CorrectionSettings
@@ -38,24 +43,22 @@ class LearnerSettings:
         trust: How much of what was learned answers a click.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-
-    subset: str = "all"
-    rank: int = 0
-    learning_rate: float = 4e-4
-    steps: int = 8
-    batch: int = 3
-    replay: int = 48
-    lessons: int = 6
-    simulated_share: float = 0.5
-    simulated_clicks: int = 4
-    erosion_share: float = 0.0
-    anchor: float = 0.0
-    iou_weight: float = 0.25
-    think_steps: int = 16
-    think_patience: int = 2
-    keep_out: int = 5
-    clip: float = 1.0
+    subset: Annotated[str, one_of(tuple(SUBSETS))] = "all"
+    rank: NonNegativeInt = 0
+    learning_rate: NonNegativeFloat = 4e-4
+    steps: NonNegativeInt = 8
+    batch: Count = 3
+    replay: NonNegativeInt = 48
+    lessons: Count = 6
+    simulated_share: Share = 0.5
+    simulated_clicks: Count = 4
+    erosion_share: NonNegativeFloat = 0.0
+    anchor: NonNegativeFloat = 0.0
+    iou_weight: NonNegativeFloat = 0.25
+    think_steps: NonNegativeInt = 16
+    think_patience: NonNegativeInt = 2
+    keep_out: Count = 5
+    clip: PositiveFloat = 1.0
     half: bool = True
     correction: CorrectionSettings = field(default_factory=CorrectionSettings)
     guard: GuardSettings = field(default_factory=GuardSettings)

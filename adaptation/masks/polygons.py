@@ -20,6 +20,11 @@ _THINNING_SHARE = 0.02
 """A pixel off is nothing on a large outline and half of a speck."""
 
 
+MAX_CROSSINGS = 1 << 23
+"""How often an outline may cross the rows of pixels when it is filled: a smooth one around an image
+of a hundred megapixels does so 20 000 times, and these here take a second and 0.5 GB."""
+
+
 def mask_to_polygons(mask: Mask, tolerance: float = 1.0, min_share: float = 0.0) -> list[Polygon]:
     """The outer outline of each 4-connected part, the largest part first.
 
@@ -103,6 +108,9 @@ def polygons_to_mask(polygons: Sequence[npt.ArrayLike], size: Size) -> Mask:
     Args:
         polygons: Each ``[N, 2]`` (x, y), N >= 3; they may leave the image.
         size: (H, W) of the mask.
+
+    Raises:
+        InputError: A polygon has too few corners or no finite ones, or zigzags without end.
     """
     height, width = size
     mask = np.zeros(size, dtype=np.bool_)
@@ -139,6 +147,10 @@ def _crossings(polygon: Polygon, height: int) -> tuple[npt.NDArray[np.intp], Pol
     lower = np.where(is_down[:, None], following, polygon)
     first = np.ceil(upper[:, 1]).clip(0, height).astype(np.intp)
     counts = np.ceil(lower[:, 1]).clip(0, height).astype(np.intp) - first
+    if counts.sum() > MAX_CROSSINGS:
+        raise InputError(
+            f"A polygon of {len(polygon)} corners zigzags across more than {MAX_CROSSINGS} pixels."
+        )
     edge = np.repeat(np.arange(len(polygon)), counts)
     rows = first[edge] + np.arange(edge.size) - (np.cumsum(counts) - counts)[edge]
     along = (rows - upper[edge, 1]) / (lower[edge, 1] - upper[edge, 1])

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adaptation.errors import InputError
-from adaptation.masks.regions import Mask
+from adaptation.masks.regions import Mask, bounding_box
 from adaptation.types import Size
 
 _Ints = npt.NDArray[np.int64]
@@ -29,8 +29,13 @@ class Rle:
 
 
 def encode_rle(mask: Mask) -> Rle:
-    """Compress a mask without loss."""
+    """Compress a mask without loss; costs little outside of the object's box."""
     height, width = mask.shape
+    box = bounding_box(mask)
+    if box is not None and 2 * box.width * box.height < mask.size:
+        x0, y0, x1, y1 = (int(side) for side in (box.x0, box.y0, box.x1, box.y1))
+        columns, tops, bottoms = _column_runs(mask[y0:y1, x0:x1])
+        return _from_column_runs(columns + x0, tops + y0, bottoms + y0, (height, width))
     boundaries = _column_major_boundaries(mask)
     lengths = np.diff(boundaries, prepend=0, append=height * width)
     return Rle(size=(height, width), counts=_pack_counts(lengths))
@@ -70,6 +75,16 @@ def row_major_boundaries(mask: Mask) -> _Ints:
 
     The last pixel of a row comes before the first one of the next; 0 is never among them.
     """
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return np.zeros(0, dtype=np.int64)
+    # Rows without foreground hold none; one on each side shows where it begins and ends.
+    first = max(0, int(rows[0]) - 1)
+    band = mask[first : int(rows[-1]) + 2]
+    return _boundaries_of(band) + first * mask.shape[1]
+
+
+def _boundaries_of(mask: Mask) -> _Ints:
     packed = np.packbits(mask.reshape(-1))
     differs = packed ^ (packed >> np.uint8(1))
     differs[1:] ^= packed[:-1] << np.uint8(7)

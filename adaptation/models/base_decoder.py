@@ -15,7 +15,6 @@ The registry folder is written by offline jobs and read by servers::
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,12 +23,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptation.errors import InputError, ModelError
 from adaptation.models.checkpoints import describe_mismatch
 from adaptation.models.sam import PromptableSam
+from adaptation.storage.tensors import write_tensors
 
 FORMAT = "strop-base-1"
 """What a base file's metadata says it is; another number where the names would mean otherwise."""
@@ -96,11 +95,8 @@ def save_base(
         stage=stage,
         details=details,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
     plain = {n: t.detach().to("cpu", torch.float32).contiguous() for n, t in tensors.items()}
-    save_file(plain, partial, _metadata(card))
-    _replace(partial, path)
+    write_tensors(path, plain, _metadata(card), durable=True)
     return card
 
 
@@ -200,13 +196,6 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
         f"The base {path.name} cannot be read; it is probably truncated or no safetensors "
         f"({str(error)[:120]}). Make it or copy it again."
     )
-
-
-def _replace(partial: Path, path: Path) -> None:
-    """Put a written file in its place, durably: after a power cut it is there whole or not."""
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 # The registry ----------------------------------------------------------------------------------

@@ -209,15 +209,16 @@ def _build_tiny_vit() -> nn.Module:
 
 
 def _embedded(entry: Checkpoint) -> Path:
-    digest = read_digest(DEFAULT_WEIGHTS)
+    path = DEFAULT_WEIGHTS.with_name(entry.file_name)
+    digest = read_digest(path)
     if digest is not None:
-        verify_file(DEFAULT_WEIGHTS, sha256=digest)
-    elif not DEFAULT_WEIGHTS.exists():
+        verify_file(path, sha256=digest)
+    elif not path.exists():
         raise ModelError(
             f"The weights of {entry.name} are missing from this installation of Strop. "
             "Install it again, or choose another model."
         )
-    return DEFAULT_WEIGHTS
+    return path
 
 
 def _fits(build: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor]) -> bool:
@@ -237,6 +238,18 @@ _CHECKPOINTS = (
         title="the embedded compact model: for CPUs, and where nothing can be downloaded",
         load=load_compact,
         file_name=DEFAULT_WEIGHTS.name,
+        url=None,
+        sha256=None,
+        n_bytes=None,
+        licence="Apache-2.0; the licences of its training data are in its model card",
+        input_size=384,
+        n_parameters=4_138_168,
+    ),
+    Checkpoint(
+        name="compact-1",
+        title="the embedded model before this one: to replay what was clicked and learned with it",
+        load=load_compact,
+        file_name="compact-1.safetensors",
         url=None,
         sha256=None,
         n_bytes=None,

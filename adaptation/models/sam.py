@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import threading
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -26,7 +27,6 @@ from adaptation.models.checkpoints import describe_mismatch
 from adaptation.models.compact.model import CompactPromptEncoder
 from adaptation.models.decoder import DecoderCall
 from adaptation.models.prompts import (
-    EncodedPrompts,
     check_image,
     encode_prompts,
     guide_of,
@@ -34,7 +34,8 @@ from adaptation.models.prompts import (
     resized,
     signature,
 )
-from adaptation.types import LOGIT_STRIDE, Embedding, MaskPrediction, Prompt, Size, Window
+from adaptation.models.regions import framed, leaves, region_of, within
+from adaptation.types import Embedding, MaskPrediction, Prompt, Size, Window
 
 Weights = Mapping[str, Tensor]
 """Decoder parameters by name."""
@@ -218,13 +219,39 @@ class PromptableSam:
         encoder = self.sam.prompt_encoder
         if not isinstance(encoder, CompactPromptEncoder):
             raise ModelError(f"The model {self.model_id} reads whole frames only.")
-        encoded = _within(encode_prompts([prompt], [embedding], self.device), window)
+        encoded = within(encode_prompts([prompt], [embedding], self.device), window)
         with torch.no_grad():
             sparse, dense = encoder.encode(encoded.points, encoded.boxes, encoded.masks, window)
-            image_pe = encoder.dense_pe(window)
         rows, columns = window.grid
+        image_pe = self._image_pe[..., rows, columns]
         features = embedding.features[..., rows, columns].to(self.device, torch.float32)
         return self._predict([prompt], features, image_pe, sparse, dense, weights)
+
+    def decode_region(
+        self, embedding: Embedding, prompt: Prompt, *, weights: Weights | None = None
+    ) -> MaskPrediction:
+        """Answer one prompt, reading no more of the frame than it needs: cheaper, for serving.
+
+        From an object's second click on the compact model decodes the part of the frame that
+        holds the clicks, the mask fed back and a margin; the whole frame where that is hardly
+        more, where a mask reaches the part's edge, and for every other model.
+
+        Args:
+            embedding: Of the whole frame.
+            prompt: In pixels of the image that is encoded.
+            weights: As for :meth:`decode`.
+
+        Returns:
+            The answer of one prompt at the size of the whole frame; outside of the part that was
+            read, logits are
+            :data:`~adaptation.models.regions.UNREAD_LOGIT` and features 0.
+        """
+        window = region_of(prompt, embedding, self.input_size) if self.reads_windows else None
+        if window is not None:
+            part = self.decode_within(embedding, prompt, window, weights=weights)
+            if not leaves(part.shown_logits()[0, 0] > 0, window, self.input_size):
+                return framed(part, window, self.low_res_size)
+        return self.decode(embedding, [prompt], weights=weights)
 
     def _matched(
         self, embeddings: Embedding | Sequence[Embedding], prompts: Sequence[Prompt]
@@ -328,15 +355,24 @@ class PromptableSam:
             size: (H, W) to draw it at instead, where a coarser mask will do.
 
         Logits are interpolated as 16-bit integers, which takes a third of the time that floats
-        take and moves no border by more than a small fraction of a pixel.
+        take and moves no border by more than a small fraction of a pixel; and only around the
+        mask, where the grids of logits and pixels meet.
         """
         logits = self._unpadded(low_res_logits.detach()[None, None], embedding)[0, 0]
         height, width = embedding.original_size if size is None else size
         values = logits.float().clamp(-32.0, 32.0).cpu().numpy()
         values *= 32767 / max(float(values.max()), -float(values.min()), 1e-6)
         steps = np.rint(values, out=values).astype(np.int16)
-        full = cv2.resize(steps, (width, height), interpolation=cv2.INTER_LINEAR)
-        return np.asarray(full > 0)
+        mask = np.zeros((height, width), dtype=np.bool_)
+        rows = _window(np.flatnonzero((steps > 0).any(axis=1)), steps.shape[0], height)
+        columns = _window(np.flatnonzero((steps > 0).any(axis=0)), steps.shape[1], width)
+        if rows is None or columns is None:
+            return mask
+        target = rows.target, columns.target
+        size = (target[1].stop - target[1].start, target[0].stop - target[0].start)
+        part = np.ascontiguousarray(steps[rows.source, columns.source])
+        mask[target] = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) > 0
+        return mask
 
     def _unpadded(self, low_res_logits: Tensor, embedding: Embedding) -> Tensor:
         """Logits at the model's input size with the padding cut off."""
@@ -350,6 +386,30 @@ class PromptableSam:
         return framed[..., :height, :width]
 
 
+class _Window(NamedTuple):
+    """A stretch of logits and the stretch of pixels that it becomes."""
+
+    source: slice
+    target: slice
+
+
+def _window(set_cells: NDArray[np.intp], n_cells: int, n_pixels: int) -> _Window | None:
+    """The stretch around the cells above 0, or None where there are none.
+
+    It begins and ends where borders of cells and of pixels meet, so that every pixel inside lies
+    at the same place between the same cells as in the whole; a cell that is not above 0, or the
+    frame's end, stands at both ends.
+    """
+    if not set_cells.size:
+        return None
+    n_steps = math.gcd(n_cells, n_pixels)
+    cells, pixels = n_cells // n_steps, n_pixels // n_steps
+    first = max(0, (int(set_cells[0]) - 1) // cells)
+    last = min(n_steps, -(-(int(set_cells[-1]) + 2) // cells))
+    source, target = (slice(first * step, last * step) for step in (cells, pixels))
+    return _Window(source, target)
+
+
 def _in_order(parts: list[MaskPrediction], positions: list[int]) -> MaskPrediction:
     """Join batches whose rows belong at ``positions`` of the whole."""
     if len(parts) == 1:
@@ -361,17 +421,3 @@ def _in_order(parts: list[MaskPrediction], positions: list[int]) -> MaskPredicti
         is_ambiguous=torch.cat([p.is_ambiguous for p in parts])[order],
         upscaled=torch.cat([p.upscaled for p in parts])[order],
     )
-
-
-def _within(encoded: EncodedPrompts, window: Window) -> EncodedPrompts:
-    """Prompts of the whole frame in a part of it."""
-    corner = torch.tensor([window.x, window.y], dtype=torch.float32)
-    points, boxes, masks = encoded.points, encoded.boxes, encoded.masks
-    if points is not None:
-        points = points[0] - corner.to(points[0].device), points[1]
-    if boxes is not None:
-        boxes = boxes - corner.repeat(2).to(boxes.device)
-    if masks is not None:
-        rows, columns = window.pixels(LOGIT_STRIDE)
-        masks = masks[..., rows, columns]
-    return EncodedPrompts(points=points, boxes=boxes, masks=masks)

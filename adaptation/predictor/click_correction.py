@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from adaptation.errors import SettingsError
+from adaptation.config import check_ranges
 from adaptation.models.prompts import click_coordinates
 from adaptation.types import Embedding, MaskPrediction, Prompt
 
@@ -38,21 +39,18 @@ class CorrectionSettings:
         margin: Logit that a clicked pixel must reach on its own side.
     """
 
-    __pydantic_config__ = {"extra": "forbid"}
-
     is_on: bool = True
-    click_weight: float = 10.0
-    anchor_weight: float = 10.0
-    n_anchors: int = 1500
+    click_weight: PositiveFloat = 10.0
+    anchor_weight: PositiveFloat = 10.0
+    n_anchors: NonNegativeInt = 1500
     sure_logit: float = 2.0
-    sigma: float = 2.0
-    l2: float = 1.0
-    n_newton: int = 4
-    margin: float = 0.5
+    sigma: PositiveFloat = 2.0
+    l2: PositiveFloat = 1.0
+    n_newton: NonNegativeInt = 4
+    margin: PositiveFloat = 0.5
 
     def __post_init__(self) -> None:
-        if min(self.click_weight, self.anchor_weight, self.sigma, self.l2, self.margin) <= 0:
-            raise SettingsError("Weights, sigma, l2 and margin of the correction must be above 0.")
+        check_ranges(self, "The correction")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,24 +130,30 @@ def fit_readout(
         ``[h, w]`` corrected logits; the input where the fit is not finite.
     """
     size, offset, columns = logits.shape, logits.flatten(), features.flatten(1)
-    rows, target, weight = _samples(offset, clicks, (int(size[0]), int(size[1])), settings)
+    is_read = columns.any(0)  # pixels that were not decoded have no features
+    rows, target, weight = _samples(offset, clicks, (int(size[0]), int(size[1])), settings, is_read)
     sampled = columns[:, rows].T
     design = torch.cat([sampled, sampled.new_ones(len(rows), 1)], dim=1)
     scale = design.std(0).clamp(min=1e-3)
     scale[-1] = 1.0
     coefficients = _newton(design / scale, offset[rows].clamp(-6, 6), target, weight, settings)
     coefficients = coefficients / scale
-    corrected = offset + coefficients[:-1] @ columns + coefficients[-1]
+    corrected = offset + torch.where(is_read, coefficients[:-1] @ columns + coefficients[-1], 0.0)
     return corrected.view(size) if bool(corrected.isfinite().all()) else logits
 
 
 def _samples(
-    offset: Tensor, clicks: LowResClicks, size: tuple[int, int], settings: CorrectionSettings
+    offset: Tensor,
+    clicks: LowResClicks,
+    size: tuple[int, int],
+    settings: CorrectionSettings,
+    is_read: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, targets and weights of the regression: clicked pixels, and pixels held in place."""
     weight, sign = _click_maps(clicks, size, settings.sigma)
     clicked = (weight > 0.1).nonzero().flatten()
-    held = ((weight <= 0.1) & (offset.abs() > settings.sure_logit)).nonzero().flatten()
+    is_sure = is_read & (offset.abs() > settings.sure_logit)
+    held = (is_sure & (weight <= 0.1)).nonzero().flatten()
     if len(held) > settings.n_anchors:
         step = torch.linspace(0, len(held) - 1, settings.n_anchors, device=held.device)
         held = held[step.long()]

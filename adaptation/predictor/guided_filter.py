@@ -10,17 +10,16 @@ nothing moves.  What is fed back to the decoder stays its own.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptation.errors import SettingsError
 from adaptation.models.prompts import click_coordinates
+from adaptation.predictor.settings import EdgeSettings
 from adaptation.types import Embedding, Prompt
 
 Plane = NDArray[np.float32]
@@ -29,30 +28,6 @@ _FULL_REACH = 1.5
 _END_OF_REACH = 4.0
 _SCALE = 8.0
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EdgeSettings:
-    """How far a border may move to an edge, and what counts as one.
-
-    Args:
-        is_on: False draws the decoder's logits as they are.
-        radius: Half side of the windows, as a share of the logits' grid (0.026 is 5 of 192).
-        epsilon: Variance of a colour channel (in [0, 1]) below which a window counts as flat.
-    """
-
-    __pydantic_config__ = {"extra": "forbid"}
-
-    is_on: bool = True
-    radius: float = 0.026
-    epsilon: float = 1e-4
-
-    def __post_init__(self) -> None:
-        if not 0 < self.radius <= 0.25 or self.epsilon <= 0:
-            raise SettingsError(
-                "The edges need 0 < radius <= 0.25 and epsilon > 0, got "
-                f"{self.radius} and {self.epsilon}."
-            )
 
 
 def at_edges(
@@ -166,23 +141,20 @@ class _Recent:
     """
 
     def __init__(self, n_kept: int) -> None:
-        self._n_kept = n_kept
         self._lock = threading.Lock()
         # With its guide, so that no other guide can come to have the same id.
-        self._kept: OrderedDict[tuple[int, int, float], tuple[Tensor, GuidedFilter]] = OrderedDict()
+        self._kept: LRUCache[tuple[int, int, float], tuple[Tensor, GuidedFilter]] = LRUCache(n_kept)
 
     def of(self, guide: Tensor, radius: int, epsilon: float) -> GuidedFilter:
         key = id(guide), radius, epsilon
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key][1]
+            kept = self._kept.get(key)
+        if kept is not None:
+            return kept[1]
         values = np.asarray(guide.numpy() / np.float32(255), np.float32)
         made = GuidedFilter(values, radius, epsilon)
         with self._lock:
             self._kept[key] = guide, made
-            while len(self._kept) > self._n_kept:
-                self._kept.popitem(last=False)
         return made
 
 

@@ -9,28 +9,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaptation.errors import InputError
+from adaptation.models.prompts import resized
 from adaptation.models.sam import PromptableSam, Weights
 from adaptation.predictor.components import pointed_at
-from adaptation.predictor.guided_filter import EdgeSettings, at_edges
+from adaptation.predictor.guided_filter import at_edges
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.predictor.zoom import (
     View,
-    ZoomSettings,
     box_in_view,
     choose_view,
     clicks_in_view,
     extent_of,
+    first_view,
     move_logits,
 )
 from adaptation.types import Box, Click, Embedding, MaskPrediction, Prompt, Size
 
 LOGIT_LIMIT = 32.0
 """Fed-back logits are clamped to plus or minus this, as SAM's training did."""
+
+MASK_LOGIT = 8.0
+"""A mask from elsewhere is fed back with this logit inside and its negative outside: as sure as the
+model itself is of what it has made."""
+
+MAX_REPLAYED = 3
+"""Earlier clicks that are answered again, one by one, before the newest."""
 
 Encode = Callable[[View], Embedding]
 """The embedding of one view of the image at hand, from a cache or fresh."""
@@ -134,6 +145,8 @@ class InteractivePredictor:
         only_parts: Leave out the parts of a mask that nothing points at
             (:mod:`adaptation.predictor.components`).
         edges: How masks are drawn at the image's edges (:mod:`adaptation.predictor.guided_filter`).
+        only_regions: Decode no more of the frame than the object needs
+            (:mod:`adaptation.models.regions`).
     """
 
     def __init__(
@@ -143,12 +156,14 @@ class InteractivePredictor:
         corrector: Corrector | None = None,
         only_parts: bool = True,
         edges: EdgeSettings | None = None,
+        only_regions: bool = True,
     ) -> None:
         self.sam = sam
         self.zoom = zoom
         self.corrector = corrector
         self.only_parts = only_parts
         self.edges = edges or EdgeSettings()
+        self.only_regions = only_regions
         self._stride = sam.input_size / sam.low_res_size
 
     def answer(
@@ -180,7 +195,10 @@ class InteractivePredictor:
             view = view or self._view(image_size, clicks, box, state)
             embedding = encode(view)
             prompt = self._prompt(clicks, box, view, embedding, state)
-            prediction = self.sam.decode(embedding, [prompt], weights=weights)
+            if self.only_regions:
+                prediction = self.sam.decode_region(embedding, prompt, weights=weights)
+            else:
+                prediction = self.sam.decode(embedding, [prompt], weights=weights)
             shown = prediction.shown_logits()
             if self.corrector is not None:
                 shown = self.corrector(prediction, prompt, embedding)
@@ -210,18 +228,52 @@ class InteractivePredictor:
         box: Box | None = None,
         state: ObjectState | None = None,
         weights: WeightsAt = base_weights,
+        check: Callable[[], object] = lambda: None,
     ) -> Answer:
         """Answer the newest click, replaying earlier ones that ``state`` does not cover.
 
-        After a restart, on another worker, or when an annotator moved an earlier point, the
-        answers to the earlier clicks are made again, one by one, exactly as they were made first.
+        On another worker, or when an annotator moved an earlier point, the answers to the last
+        earlier clicks are made again, one by one, as they were made first.  Of more than
+        ``MAX_REPLAYED`` the first ones are answered together: what a request costs is bounded.
+
+        Args:
+            encode: As for :meth:`answer`, as all the following ones.
+            image_size: (H, W) of the original image.
+            clicks: All clicks on the object.
+            box: Around the object.
+            state: Of an earlier answer; one that these clicks do not go on from counts for none.
+            weights: By the number of clicks.
+            check: Called before every decode; what it raises ends the replay.
         """
         if state is not None and not state.precedes(clicks, box):
             state = None
         known = len(state.clicks) if state is not None else 0
-        for n in range(max(known, 0) + 1, len(clicks)):
+        for n in range(max(known + 1, len(clicks) - MAX_REPLAYED), len(clicks)):
+            check()
             state = self.answer(encode, image_size, clicks[:n], box, state, weights(n)).state
+        check()
         return self.answer(encode, image_size, clicks, box, state, weights(len(clicks)))
+
+    def state_of(self, mask: NDArray[np.bool_], clicks: tuple[Click, ...]) -> ObjectState:
+        """What a mask from elsewhere leaves for the next click, as if the model had made it.
+
+        Args:
+            mask: ``[H, W]``, the original size.
+            clicks: What it is taken for the answer to.
+        """
+        size = (mask.shape[0], mask.shape[1])
+        side, stride = self.sam.input_size, self.sam.input_size // self.sam.low_res_size
+        input_size = resized(size, side)
+        frame = np.zeros((side, side), dtype=np.float32)
+        frame[: input_size[0], : input_size[1]] = cv2.resize(
+            mask.astype(np.float32), input_size[::-1], interpolation=cv2.INTER_AREA
+        )
+        inside = F.avg_pool2d(torch.from_numpy(frame)[None, None], stride)
+        logits = ((2 * inside - 1) * MASK_LOGIT).to(self.sam.device)
+        view = View.full(size)
+        return ObjectState(
+            clicks=clicks, box=None, view=view, input_size=input_size, low_res_logits=logits
+        )
 
     def next_view(self, answer: Answer) -> View:
         """The view on which the object's next click will be decoded if it lands nearby."""
@@ -272,6 +324,8 @@ class InteractivePredictor:
         state: ObjectState | None,
     ) -> View:
         full = View.full(image_size)
+        if state is None and box is None:
+            return first_view(clicks, image_size, self.zoom)
         if state is None:
             return choose_view(box, image_size, full, self.zoom)
         extent = extent_of(

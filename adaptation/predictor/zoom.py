@@ -3,6 +3,8 @@
 A model that sees an image at a few hundred pixels cannot draw an object of a few dozen.  After the
 first mask the view moves to a square around the object (RITM, Sofiiuk et al. 2021, section 3.3;
 FocalClick, Chen et al. 2022), stays while the object stays inside, and grows when it leaves.
+A frame so long and thin that a model would see it as a line is never seen whole at first: the first
+click is decoded on the piece around it.
 Everything here is geometry: views, and what clicks and logits become in them.
 """
 
@@ -15,11 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaptation.errors import SettingsError
+from adaptation.predictor.settings import ZoomSettings
 from adaptation.types import Box, Click, Size
 
 OUTSIDE_LOGIT = -10.0
 """The logit of pixels about which the previous view said nothing: surely background."""
+
+THIN_ASPECT = 16
+"""Frames of this aspect and more are thin: of 256 logits a side, 16 are left across."""
+
+_PIECE_ASPECT = 4
+"""Length over width of the piece of a thin frame that the first click is decoded on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +54,6 @@ class View:
         return self.x0 - 0.5 <= click.x < self.x1 - 0.5 and self.y0 - 0.5 <= click.y < self.y1 - 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ZoomSettings:
-    """When to zoom, and how far.
-
-    Args:
-        is_on: False decodes everything on the whole image.
-        max_object_share: Zoom when the square around the object covers less than this share of
-            the image.
-        margin: Side of the crop over the longest side of the object.
-        min_side: Crops are never smaller than this many original pixels.
-        keep_margin: The view is kept while the object stays this share of its side away from the
-            view's borders.
-        shrink: The view is left for a smaller one when the wanted side falls below this share of
-            its own.
-    """
-
-    is_on: bool = True
-    max_object_share: float = 0.2
-    margin: float = 1.8
-    min_side: int = 56
-    keep_margin: float = 0.08
-    shrink: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_object_share <= 1 or self.margin < 1 or self.min_side < 8:
-            raise SettingsError(
-                "Zoom needs 0 <= max_object_share <= 1, margin >= 1 and min_side >= 8, got "
-                f"{self.max_object_share}, {self.margin} and {self.min_side}."
-            )
-
-
 def choose_view(
     extent: Box | None, image_size: Size, current: View, settings: ZoomSettings
 ) -> View:
@@ -93,12 +70,35 @@ def choose_view(
     if extent is None or not settings.is_on:
         return full
     side = max(extent.width, extent.height)
-    if side * side >= settings.max_object_share * image_size[0] * image_size[1]:
+    # Of a thin frame any object covers much: what counts there is how much of its length.
+    area = max(image_size) ** 2 if is_thin(image_size) else image_size[0] * image_size[1]
+    if side * side >= settings.max_object_share * area:
         return full
     wanted = max(side * settings.margin, float(settings.min_side))
     if current != full and _still_fits(extent, wanted, current, image_size, settings):
         return current
     return _square_around(extent, wanted, image_size)
+
+
+def first_view(clicks: Sequence[Click], image_size: Size, settings: ZoomSettings) -> View:
+    """The view for clicks on an object of which nothing is known yet.
+
+    Args:
+        clicks: In original pixels, at least one.
+        image_size: (H, W) of the original image.
+        settings: When and how far to zoom.
+    """
+    if not clicks or not settings.is_on or not is_thin(image_size):
+        return View.full(image_size)
+    aim = next((c for c in reversed(clicks) if c.is_positive), clicks[-1])
+    at_click = Box(x0=aim.x, y0=aim.y, x1=aim.x + 1, y1=aim.y + 1)
+    length = max(_PIECE_ASPECT * min(image_size), settings.min_side)
+    return _square_around(at_click, length, image_size)
+
+
+def is_thin(image_size: Size) -> bool:
+    """Whether a frame of (H, W) is so long that a model would see it as a line."""
+    return max(image_size) >= THIN_ASPECT * min(image_size)
 
 
 def _still_fits(

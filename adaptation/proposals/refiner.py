@@ -12,8 +12,9 @@ from adaptation.masks import Mask, largest_component
 from adaptation.masks.regions import iou
 from adaptation.models.sam import PromptableSam, Weights
 from adaptation.predictor.components import pointed_at
-from adaptation.predictor.guided_filter import EdgeSettings, at_edges
+from adaptation.predictor.guided_filter import at_edges
 from adaptation.predictor.interactive import Encode, InteractivePredictor
+from adaptation.predictor.settings import EdgeSettings
 from adaptation.predictor.zoom import View
 from adaptation.proposals.interface import Place
 from adaptation.types import Box, Click, Embedding, MaskPrediction, Prompt

@@ -1,5 +1,5 @@
 """What is kept on a disk: images by digest, data sets, whole files, downloads, provenance.
 
-No threads.  Files are written whole or not at all, so that several processes may read beside one
-that writes.
+No threads.  All files that others read are written by ``files.py``: whole or not at all, so that
+several processes may read beside those that write.
 """

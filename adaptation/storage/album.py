@@ -7,17 +7,15 @@ becomes of the place that it was read from, and never changes unnoticed.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import re
-import uuid
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adaptation.errors import ImageError
+from adaptation.storage.files import write_bytes
 from adaptation.storage.images import decode_image
 
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
@@ -61,8 +59,7 @@ class Album:
         path = self._place(image_id)
         if path.is_file():
             return False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, content)
+        write_bytes(path, content, durable=True)
         return True
 
     def path(self, image_id: str) -> Path | None:
@@ -112,18 +109,3 @@ class Album:
 
     def _place(self, image_id: str) -> Path:
         return self.folder / image_id[:2] / image_id
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside, wait for the disk, rename: nobody ever finds half of a file."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise

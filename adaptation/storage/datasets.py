@@ -9,6 +9,7 @@ or video; splits never cut a group), `split.json` (stem -> part), and `regions/<
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,6 +107,10 @@ class FolderSet:
         paths = self._region_paths.get(stem)
         return [_read_labels(path) for path in paths] if paths else [self.labels(stem)]
 
+    def has_partitions(self, stem: str) -> bool:
+        """Whether an image has whole partitions beside, or instead of, its masks."""
+        return stem in self._region_paths
+
     def mask(self, ref: ObjectRef) -> Mask:
         """One object's mask, [H, W] bool."""
         return np.asarray(self.labels(ref.stem) == ref.label)
@@ -178,6 +183,19 @@ def split_by_group(
     chosen = {names[i] for i in drawn}
     first = [ref for ref in ordered if (ref.dataset, ref.group) not in chosen]
     return first, [ref for ref in ordered if (ref.dataset, ref.group) in chosen]
+
+
+def held_out_stems(dataset: FolderSet, share: float) -> frozenset[str]:
+    """The stems of a share of a set's groups, whichever else is drawn and in whatever order.
+
+    A group is in or out by its name alone, so that images added to a set move no other.
+    """
+    limit = round(share * 2**32)
+    return frozenset(
+        stem
+        for stem, group in dataset.groups.items()
+        if zlib.crc32(f"{dataset.root.name}/{group}".encode()) < limit
+    )
 
 
 def open_sets(folder: Path, names: Sequence[str]) -> list[FolderSet]:

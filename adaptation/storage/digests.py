@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from adaptation.errors import ModelError
+from adaptation.storage.files import write_text
 
 _BLOCK_BYTES = 1 << 20
 
@@ -27,7 +28,7 @@ def digest_path(path: Path) -> Path:
 def write_digest(path: Path) -> str:
     """Write the digest of a file beside it, in the format that `sha256sum --check` reads."""
     digest = file_sha256(path)
-    digest_path(path).write_text(f"{digest}  {path.name}\n", encoding="ascii")
+    write_text(digest_path(path), f"{digest}  {path.name}\n")
     return digest
 
 

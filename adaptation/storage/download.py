@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from adaptation.errors import ModelError
 from adaptation.storage.digests import file_sha256
+from adaptation.storage.files import move_whole
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class _Partial:
 
     def finish(self, destination: Path) -> None:
         """Put the complete file in its place, at once for everyone who looks."""
-        self.path.replace(destination)
+        move_whole(self.path, destination, durable=True)
         self._note.unlink(missing_ok=True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from adaptation.journal.export import export
+from adaptation.journal.export import check_target, export
 from adaptation.journal.store import Journal
 
 
@@ -26,6 +26,7 @@ def export_command(journal_url: str, out: str, format: str, project: str | None)
     Raises:
         StropError: Nothing was written; the message says why. Exit code 2 at the caller's door.
     """
+    check_target(Path(out), format)
     with Journal(journal_url, create=False) as journal:
         journal.link_pending()
         counts = journal.counts(project)

@@ -13,11 +13,11 @@ import contextlib
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 
 import torch
+from cachetools import LRUCache
 
 from adaptation.errors import ModelError, StoreError
 from adaptation.types import Embedding
@@ -130,7 +130,7 @@ class _Deadline:
         return most if left is None else min(left, most)
 
 
-class MemoryLru:
+class MemoryLru(LRUCache[EmbeddingKey, Embedding]):
     """Embeddings in memory, bounded in bytes; the least recently used leave. Not thread-safe.
 
     Args:
@@ -138,39 +138,19 @@ class MemoryLru:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[EmbeddingKey, Embedding] = OrderedDict()
-        self.n_bytes = 0
+        super().__init__(max_bytes, lambda embedding: embedding.n_bytes)
         self.evictions = 0
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, key: EmbeddingKey) -> bool:
-        return key in self._entries
-
-    def keys(self) -> tuple[EmbeddingKey, ...]:
-        """The keys, the least recently used first."""
-        return tuple(self._entries)
-
-    def get(self, key: EmbeddingKey) -> Embedding | None:
-        """The entry, now the most recently used; None where there is none."""
-        if key in self._entries:
-            self._entries.move_to_end(key)
-        return self._entries.get(key)
 
     def put(self, key: EmbeddingKey, embedding: Embedding) -> None:
         """Keep an entry; one that alone is over the bound is not kept."""
-        before = self._entries.pop(key, None)
-        self.n_bytes -= 0 if before is None else before.n_bytes
-        if embedding.n_bytes > self._max_bytes:
-            return
-        self._entries[key] = embedding
-        self.n_bytes += embedding.n_bytes
-        while self.n_bytes > self._max_bytes:
-            _, oldest = self._entries.popitem(last=False)
-            self.n_bytes -= oldest.n_bytes
-            self.evictions += 1
+        self.pop(key, None)
+        if embedding.n_bytes <= self.maxsize:
+            self[key] = embedding
+
+    def popitem(self) -> tuple[EmbeddingKey, Embedding]:
+        """Let the least recently used entry go."""
+        self.evictions += 1
+        return super().popitem()
 
 
 class EmbeddingCache:
@@ -244,7 +224,7 @@ class EmbeddingCache:
                 **counters,
                 evictions=self._memory.evictions,
                 memory_entries=len(self._memory),
-                memory_bytes=self._memory.n_bytes,
+                memory_bytes=int(self._memory.currsize),
                 in_flight=len(self._flights),
             )
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import threading
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from adaptation.errors import StoreError
+from adaptation.storage.files import write_bytes
 from adaptation.types import Embedding
 from backend.embeddings.store import DamagedEntryError, EmbeddingKey, StoreStats, pack, unpack
 
@@ -49,19 +50,21 @@ class DiskStore:
     Args:
         root: The folder; it is made.
         max_bytes: What the entries may take together.
+        min_free_bytes: Room on the disk that is left to others, the journal above all; of a small
+            disk a quarter.  Entries leave for it, and none comes that would take it.
 
     Raises:
         StoreError: The folder cannot be made or written.
     """
 
-    def __init__(self, root: Path, max_bytes: int) -> None:
+    def __init__(self, root: Path, max_bytes: int, min_free_bytes: int = 0) -> None:
         self._root = root
-        self._max_bytes = max_bytes
+        self._max_bytes, self._min_free_bytes = max_bytes, min_free_bytes
         self._lock = threading.Lock()
         self._entries = self._n_bytes = self._unseen = self._evicted = self._damaged = 0
         try:
             root.mkdir(parents=True, exist_ok=True)
-            _write_whole(root / "probe", b"")
+            write_bytes(root / "probe", b"")
             (root / "probe").unlink(missing_ok=True)
         except OSError as error:
             raise _store_error("write", error) from error
@@ -93,11 +96,13 @@ class DiskStore:
             return
         path = self._path(key)
         try:
-            path.parent.mkdir(exist_ok=True)
-            _write_whole(path, data)
+            path.parent.mkdir(parents=True, exist_ok=True)  # someone may have removed all of it
+            if not self._has_room(len(data)):
+                return
+            write_bytes(path, data)
+            self._count(len(data))
         except OSError as error:
             raise _store_error("write", error) from error
-        self._count(len(data))
 
     @contextlib.contextmanager
     def exclusive(self, key: EmbeddingKey, timeout_s: float) -> Iterator[None]:
@@ -105,7 +110,7 @@ class DiskStore:
         path = self._path(key).with_suffix(".lock")
         lock = FileLock(path)
         try:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=timeout_s)
         except (Timeout, OSError) as error:
             logger.info("No lock on %s (%s); going on without.", path.name, type(error).__name__)
@@ -141,24 +146,43 @@ class DiskStore:
             if is_due or self._n_bytes > self._max_bytes:
                 self._look_around()
 
+    def _has_room(self, n_bytes: int) -> bool:
+        """Whether the disk keeps its free room beside a new entry; old ones leave for it."""
+        missing = self._missing_bytes() + n_bytes
+        if missing <= 0:
+            return True
+        with self._lock:
+            self._evict(sorted(self._files()), missing)
+            self._look_around()
+        return self._missing_bytes() + n_bytes <= 0
+
+    def _missing_bytes(self) -> int:
+        """How much more room must be free on the disk; negative where there is more."""
+        disk = shutil.disk_usage(self._root)
+        return min(self._min_free_bytes, disk.total // 4) - disk.free
+
+    def _evict(self, files: Sequence[_File], n_bytes: int) -> None:
+        """Remove the first entries, until so many bytes are gone."""
+        for file in files:
+            if n_bytes <= 0:
+                return
+            file.path.unlink(missing_ok=True)
+            n_bytes -= file.n_bytes
+            self._evicted += 1
+
     def _look_around(self) -> None:
         """Count what is there, whoever put it there, and make room where it is too much."""
         files = sorted(self._files())
         total = sum(file.n_bytes for file in files)
-        n_kept = len(files)
         if total > self._max_bytes:
-            for file in files:
-                if total <= self._max_bytes * _ROOM:
-                    break
-                file.path.unlink(missing_ok=True)
-                total -= file.n_bytes
-                n_kept -= 1
-        self._evicted += len(files) - n_kept
-        self._entries, self._n_bytes, self._unseen = n_kept, total, 0
+            self._evict(files, total - int(self._max_bytes * _ROOM))
+            files = list(self._files())
+            total = sum(file.n_bytes for file in files)
+        self._entries, self._n_bytes, self._unseen = len(files), total, 0
 
     def _files(self) -> Iterator[_File]:
         for folder in self._root.glob("[0-9a-f][0-9a-f]"):
-            for entry in os.scandir(folder):
+            for entry in _entries_of(folder):
                 with contextlib.suppress(FileNotFoundError):
                     stat = entry.stat()
                     if entry.name.endswith(_SUFFIX):
@@ -167,15 +191,10 @@ class DiskStore:
                         os.unlink(entry.path)
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write beside, then rename: readers see the old file, none, or all of the new one."""
-    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+def _entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    with contextlib.suppress(FileNotFoundError):
+        return list(os.scandir(folder))
+    return []
 
 
 def _store_error(verb: str, error: OSError) -> StoreError:

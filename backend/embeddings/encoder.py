@@ -39,10 +39,20 @@ class Encoder:
         """Digest and size; ImageError where the image may not or cannot be read."""
         return self._images.identify(image.image_ref, image.task_id)
 
-    def embed(self, image: TaskImage, identity: ImageIdentity, view: View) -> Embedding:
-        """The embedding of a view: from the cache, or made now (once, whoever asks)."""
+    def embed(
+        self,
+        image: TaskImage,
+        identity: ImageIdentity,
+        view: View,
+        timeout_s: float = ENCODE_TIMEOUT_S,
+    ) -> Embedding:
+        """The embedding of a view: from the cache, or made now (once, whoever asks).
+
+        Raises:
+            StoreError: Others were encoded for longer than ``timeout_s``.
+        """
         key, encode = self._job(image, identity, view)
-        return self._cache.get(key, encode, timeout_s=ENCODE_TIMEOUT_S)
+        return self._cache.get(key, encode, timeout_s=timeout_s)
 
     def embed_from(self, album: Album, image_id: str, view: View) -> Embedding:
         """The same, of an image that is known by its digest alone and lies in an album.

@@ -54,6 +54,11 @@ class Prefetcher:
         """An object's next click will be decoded on this view; returns at once."""
         self._queue.submit(self._encoder.view(image, identity, view), is_urgent=True)
 
+    def is_idle(self) -> bool:
+        """Whether nothing is encoded ahead just now, nor waits for it."""
+        stats = self._queue.stats()
+        return not stats.queued and not stats.running
+
     def stop(self, timeout_s: float) -> None:
         """Drop what waits; returns when what runs has ended or the time is over."""
         self._planner.shutdown(wait=False, cancel_futures=True)

@@ -25,8 +25,10 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 from adaptation.errors import ImageError, SettingsError
+from backend.images.cutoff import POOLS, Cutoff, SlowHosts
 from backend.label_studio.auth import no_auth
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -36,6 +38,10 @@ Resolver = Callable[[str, int], Sequence[str]]
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _CHUNK_BYTES = 1 << 16
+
+
+class HostNotAllowedError(ImageError):
+    """The host is not on the list of allowed ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +114,11 @@ class HostRules:
         """Refuse a host that is not on the list.
 
         Raises:
-            ImageError: Names the host and the setting.
+            HostNotAllowedError: Names the host and the setting.
         """
         if not any(pattern.matches(host, port, scheme) for pattern in self.patterns):
             shown = host if port == DEFAULT_PORTS[scheme] else f"{host}:{port}"
-            raise ImageError(
+            raise HostNotAllowedError(
                 f"Images are not read from {shown}: if they should be, add it to "
                 "images.allowed_hosts."
             )
@@ -149,7 +155,8 @@ class Fetcher:
     Args:
         rules: Hosts and networks.
         timeout_s: Seconds to wait for a connection, and between two bytes.
-        deadline_s: Seconds after which a download is given up, however it trickles.
+        deadline_s: Seconds after which an exchange is given up, headers included, however it
+            trickles.
         resolver: Host and port to addresses.
         verify: False, True, or a file with certificates, as in requests.
     """
@@ -159,13 +166,14 @@ class Fetcher:
         rules: HostRules,
         *,
         timeout_s: tuple[float, float] = (5.0, 30.0),
-        deadline_s: float = 120.0,
+        deadline_s: float = 60.0,
         resolver: Resolver = resolve,
         verify: bool | str = True,
     ) -> None:
         self._timeout_s = timeout_s
         self._deadline_s = deadline_s
         self._verify = verify
+        self._slow = SlowHosts(time.monotonic)
         self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         adapter = _GuardedAdapter(rules, resolver)
@@ -176,33 +184,55 @@ class Fetcher:
         """Close the pooled connections."""
         self._session.close()
 
-    def fetch(self, url: str, *, max_bytes: int) -> HttpBody:
+    def fetch(self, url: str, *, max_bytes: int, deadline_s: float | None = None) -> HttpBody:
         """GET one address; a redirect is returned, not followed.
+
+        Args:
+            url: The address.
+            max_bytes: Larger files are refused.
+            deadline_s: Less time than usual, behind a redirect.
 
         Raises:
             ImageError: The rules forbid it, it cannot be reached, the server refuses, or the file
                 has more than ``max_bytes`` bytes.
         """
         check_url(url)
-        host = urlsplit(url).hostname
+        host = urlsplit(url).hostname or ""
+        limit_s = self._deadline_s if deadline_s is None else min(deadline_s, self._deadline_s)
+        if self._slow.rests(host):
+            raise ImageError(_too_slow(host, limit_s) + " It is asked again in a moment.")
+        with Cutoff(limit_s) as cutoff:
+            try:
+                body = self._fetch(url, host, max_bytes, limit_s)
+            except (requests.RequestException, ImageError) as error:
+                is_late = cutoff.is_over or isinstance(error, requests.Timeout)
+                self._slow.note(host, was_in_time=not is_late)
+                if cutoff.is_over:
+                    raise ImageError(_too_slow(host, limit_s)) from None
+                if isinstance(error, ImageError):
+                    raise
+                raise ImageError(_failed(host, error)) from None
+        self._slow.note(host, was_in_time=True)
+        return body
+
+    def _fetch(self, url: str, host: str, max_bytes: int, limit_s: float) -> HttpBody:
         # Compressed transfers could grow without limit, and images do not shrink by them.
         options: dict[str, Any] = {"headers": {"Accept-Encoding": "identity"}, "stream": True}
         options |= {"timeout": self._timeout_s, "verify": self._verify}
-        try:
-            reply = self._session.get(url, auth=no_auth, allow_redirects=False, **options)
-            with reply:
-                if reply.is_redirect:
-                    return HttpBody(location=reply.headers["Location"])
-                if not reply.ok:
-                    message = f"The image's host {host} answered {reply.status_code}"
-                    raise ImageError(f"{message}: is the address right, and may anyone read it?")
-                return HttpBody(content=read_limited(reply, max_bytes, self._deadline_s))
-        except requests.RequestException as error:
-            raise ImageError(_failed(host, error)) from None
+        reply = self._session.get(url, auth=no_auth, allow_redirects=False, **options)
+        with reply:
+            if reply.is_redirect:
+                return HttpBody(location=reply.headers["Location"])
+            if not reply.ok:
+                message = f"The image's host {host} answered {reply.status_code}"
+                raise ImageError(f"{message}: is the address right, and may anyone read it?")
+            return HttpBody(content=read_limited(reply, max_bytes, limit_s))
 
 
 def read_limited(reply: requests.Response, max_bytes: int, deadline_s: float) -> bytes:
     """Read a body of at most ``max_bytes`` bytes within ``deadline_s`` seconds.
+
+    It looks at the clock whenever anything arrives, be it a single byte.
 
     Raises:
         ImageError: It is larger, slower, or shorter than the server announced.
@@ -213,14 +243,14 @@ def read_limited(reply: requests.Response, max_bytes: int, deadline_s: float) ->
     give_up_at = time.monotonic() + deadline_s
     chunks, n_bytes = [], 0
     try:
-        for chunk in reply.iter_content(_CHUNK_BYTES):
+        while chunk := reply.raw.read1(_CHUNK_BYTES, decode_content=True):
             n_bytes += len(chunk)
             if n_bytes > max_bytes:
                 raise too_many_bytes(max_bytes)
             if time.monotonic() > give_up_at:
                 raise ImageError(f"The image did not arrive within {deadline_s:.0f} seconds.")
             chunks.append(chunk)
-    except requests.RequestException:
+    except (requests.RequestException, HTTPError, OSError):
         raise ImageError("The connection broke while the image was on its way.") from None
     return b"".join(chunks)
 
@@ -229,7 +259,7 @@ def too_many_bytes(max_bytes: int) -> ImageError:
     """The error for a file over the limit."""
     return ImageError(
         f"The image file is larger than the {max_bytes} bytes that are allowed: shrink it, or "
-        "raise the limit in the settings."
+        "raise images.max_file_mb."
     )
 
 
@@ -259,6 +289,7 @@ class _GuardedAdapter(HTTPAdapter):
         super().__init__()
         self._rules = rules
         self._resolver = resolver
+        self.poolmanager.pool_classes_by_scheme = dict(POOLS)
 
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
@@ -313,9 +344,16 @@ def _embedded(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or teredo or address
 
 
-def _failed(host: str | None, error: requests.RequestException) -> str:
+def _too_slow(host: str, deadline_s: float) -> str:
+    return f"The image did not arrive from {host} within {deadline_s:.0f} seconds."
+
+
+def _failed(host: str, error: requests.RequestException) -> str:
     if isinstance(error, requests.exceptions.SSLError):
         return f"The image's host {host} has a certificate that cannot be verified."
     if isinstance(error, requests.Timeout):
-        return f"The image's host {host} did not answer in time."
+        return (
+            f"The image's host {host} did not answer in time: if it is that slow, raise "
+            "images.timeout_s."
+        )
     return f"The image's host {host} cannot be reached."

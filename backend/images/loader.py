@@ -12,13 +12,15 @@ import hashlib
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import urlsplit
 
-from adaptation.errors import ImageError
+from cachetools import LRUCache, TTLCache
+
+from adaptation.errors import ImageError, StoreError
 from adaptation.storage.images import DecodedImage, Pixels, decode_image
 from adaptation.types import Size
 from backend.images.sources import public_reference
@@ -81,12 +83,6 @@ class LoadedImage:
         return self.pixels.nbytes + len(self.content)
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    identity: ImageIdentity
-    read_at: float
-
-
 class ImageLoader:
     """Loads images by reference.  Safe to share between threads.
 
@@ -98,6 +94,8 @@ class ImageLoader:
         max_pixels: Largest width times height.
         cache_bytes: Memory for images, decoded and as files.
         max_age_s: Seconds after which a file is read again.
+        max_waiting: Threads that may wait for files at once, half of them for one host's; more are
+            refused at once, so that a slow host holds up those alone who ask it.
         clock: Monotonic seconds.
     """
 
@@ -108,16 +106,16 @@ class ImageLoader:
         max_pixels: int = 100_000_000,
         cache_bytes: int = 256 << 20,
         max_age_s: float = 600.0,
+        max_waiting: int = 14,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
         self._max_pixels = max_pixels
-        self._max_age_s = max_age_s
-        self._clock = clock
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: TTLCache[str, ImageIdentity] = TTLCache(MAX_KNOWN, max_age_s, clock)
         self._known_lock = threading.Lock()
         self._images = _ImageCache(cache_bytes)
         self._in_turn = _KeyedLocks()
+        self._waiting = _Waiting(max_waiting)
         self._decode_slots = threading.BoundedSemaphore(2)
 
     def identify(self, image_ref: str, task_id: str) -> ImageIdentity:
@@ -138,12 +136,18 @@ class ImageLoader:
 
         Raises:
             ImageError: The image may not or cannot be read or decoded.
+            WaitingError: Too many wait for files already.
         """
         key = _key(image_ref, task_id)
-        with self._in_turn.hold(key):
-            identity = self._fresh(key)
-            kept = self._images.get(identity.digest) if identity else None
-            return kept or self._read(key, image_ref, task_id)
+        kept = self._kept(key)
+        if kept is not None:
+            return kept
+        with self._waiting.one_more(_host(image_ref)), self._in_turn.hold(key):
+            return self._kept(key) or self._read(key, image_ref, task_id)
+
+    def _kept(self, key: str) -> LoadedImage | None:
+        identity = self._fresh(key)
+        return self._images.get(identity.digest) if identity else None
 
     def file(self, identity: ImageIdentity, image_ref: str, task_id: str) -> bytes:
         """The encoded file of an image that was identified, read again where it left the memory.
@@ -164,11 +168,7 @@ class ImageLoader:
 
     def _fresh(self, key: str) -> ImageIdentity | None:
         with self._known_lock:
-            known = self._known.get(key)
-            if known is None or self._clock() - known.read_at > self._max_age_s:
-                return None
-            self._known.move_to_end(key)
-            return known.identity
+            return self._known.get(key)
 
     def _read(self, key: str, image_ref: str, task_id: str) -> LoadedImage:
         started = time.perf_counter()
@@ -193,10 +193,7 @@ class ImageLoader:
 
     def _remember(self, key: str, identity: ImageIdentity) -> None:
         with self._known_lock:
-            self._known[key] = _Known(identity, self._clock())
-            self._known.move_to_end(key)
-            while len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+            self._known[key] = identity
 
 
 class _ImageCache:
@@ -206,28 +203,51 @@ class _ImageCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._n_bytes = 0
-        self._entries: OrderedDict[str, LoadedImage] = OrderedDict()
+        self._entries: LRUCache[str, LoadedImage] = LRUCache(max_bytes, lambda i: i.n_bytes)
         self._lock = threading.Lock()
 
     def get(self, digest: str) -> LoadedImage | None:
         with self._lock:
-            image = self._entries.get(digest)
-            if image is not None:
-                self._entries.move_to_end(digest)
-            return image
+            return self._entries.get(digest)
 
     def put(self, image: LoadedImage) -> None:
-        n_bytes = image.n_bytes
         with self._lock:
-            if image.digest in self._entries or n_bytes > self._max_bytes:
-                return
-            self._entries[image.digest] = image
-            self._n_bytes += n_bytes
-            while self._n_bytes > self._max_bytes:
-                _, oldest = self._entries.popitem(last=False)
-                self._n_bytes -= oldest.n_bytes
+            if image.digest not in self._entries and image.n_bytes <= self._entries.maxsize:
+                self._entries[image.digest] = image
+
+
+class WaitingError(StoreError):
+    """Too many wait for files already; HTTP 503."""
+
+
+class _Waiting:
+    """Counts those who wait for files, together and by host."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._by_host: dict[str, int] = {}
+
+    @contextmanager
+    def one_more(self, host: str | None) -> Iterator[None]:
+        """Wait for a file; None is no host and costs nothing."""
+        if host is None:
+            yield
+            return
+        with self._lock:
+            n_same = self._by_host.get(host, 0)
+            if sum(self._by_host.values()) >= self._most or n_same >= max(1, self._most // 2):
+                raise WaitingError(
+                    f"{n_same} clicks wait for images of {host or 'Label Studio'} already: click "
+                    "again in a moment."
+                )
+            self._by_host[host] = n_same + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._by_host[host] -= 1
+                if not self._by_host[host]:
+                    del self._by_host[host]
 
 
 class _KeyedLocks:
@@ -252,6 +272,16 @@ class _KeyedLocks:
                     del self._held[key]
                 else:
                     self._held[key] = (lock, n_users - 1)
+
+
+def _host(image_ref: str) -> str | None:
+    """Whom a file comes from: a host, "" for Label Studio, None for the reference itself."""
+    if image_ref.startswith("data:"):
+        return None
+    try:
+        return urlsplit(image_ref).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _key(image_ref: str, task_id: str) -> str:

@@ -17,14 +17,25 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
+import time
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import parse_qs, quote, unquote, unquote_to_bytes, urljoin, urlsplit
 
 from adaptation.errors import ImageError
-from backend.images.guarded_http import Fetcher, HttpBody, read_limited, too_many_bytes
+from backend.images.guarded_http import (
+    Fetcher,
+    HostNotAllowedError,
+    HttpBody,
+    read_limited,
+    too_many_bytes,
+)
 from backend.label_studio.client import LabelStudioClient, LabelStudioError
+
+logger = logging.getLogger(__name__)
 
 MAX_REDIRECTS = 5
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure")
@@ -33,6 +44,13 @@ _LABEL_STUDIO_PATHS = re.compile(
     r"/(data/|static/|(tasks|projects)/\d+/(presign|resolve|file-proxy)/|api/projects/\d+/file-proxy/)"
 )
 _LOCAL_FILES = "/data/local-files/"
+_OWN_FILES = re.compile(r"(.*?)/data/(upload|local-files)/")
+"""Paths that hardly any server but Label Studio has, and what stands before them."""
+
+_ENDS = "".join(map(chr, range(0x21)))
+"""Control characters and spaces: browsers leave them out at an address's ends."""
+
+_AS_IT_IS = "".join(chr(code) for code in range(0x21, 0x7F))
 _REFUSED = {
     401: "it refused the token: run `strop doctor`",
     403: "the token's owner may not see this image",
@@ -52,7 +70,7 @@ class ImageSource:
         folders: Folders of this machine that local files are looked up in first, each a document
             root like Label Studio's ``LOCAL_FILES_DOCUMENT_ROOT``.
         max_bytes: Largest file.
-        deadline_s: Longest download from Label Studio, in seconds.
+        deadline_s: Longest download, with all its redirects, in seconds.
     """
 
     def __init__(
@@ -63,7 +81,7 @@ class ImageSource:
         public_urls: Sequence[str] = (),
         folders: Sequence[Path] = (),
         max_bytes: int,
-        deadline_s: float = 120.0,
+        deadline_s: float = 60.0,
     ) -> None:
         self._client = client
         self._fetcher = fetcher
@@ -71,6 +89,9 @@ class ImageSource:
         if client is not None:
             self._bases = (client.url, *self._bases)
         self._folders = tuple(Path(folder).resolve() for folder in folders)
+        for folder in self._folders:
+            if not folder.is_dir():
+                logger.warning("images.allowed_folders: %s is no folder that can be read", folder)
         self._max_bytes = max_bytes
         self._deadline_s = deadline_s
 
@@ -86,16 +107,18 @@ class ImageSource:
         """
         if image_ref.startswith("data:"):
             return _decode_data_uri(image_ref, self._max_bytes)
+        image_ref = image_ref.strip(_ENDS)
         _check_reference(image_ref)
         local = self._from_folder(image_ref)
         if local is not None:
             return local
         where = self._first_address(image_ref, task_id)
+        give_up_at = time.monotonic() + self._deadline_s
         for _ in range(MAX_REDIRECTS + 1):
-            download = self._request(where)
+            download = self._request(where, max(0.1, give_up_at - time.monotonic()))
             if download.location is None:
                 return download.content
-            where = urljoin(where, download.location)
+            where = urljoin(where, _as_sent(download.location))
             _check_reference(where)
         raise ImageError(f"The image's address redirects more than {MAX_REDIRECTS} times.")
 
@@ -117,33 +140,51 @@ class ImageSource:
         )
 
     def _below_label_studio(self, path: str) -> str:
-        """Label Studio may write its own path prefix into a reference, or leave it out."""
-        base = self._label_studio().url
-        prefix = urlsplit(base).path
-        if prefix and path.startswith(prefix + "/"):
-            path = path.removeprefix(prefix)
-        return base + path
+        return self._label_studio(path).url + self._without_prefix(path)
 
-    def _label_studio(self) -> LabelStudioClient:
-        if self._client is None:
+    def _without_prefix(self, path: str) -> str:
+        """A path on Label Studio, which may write that of any of its addresses before it."""
+        prefixes = (urlsplit(base).path for base in self._bases)
+        found = [prefix for prefix in prefixes if prefix and path.startswith(prefix + "/")]
+        return path.removeprefix(max(found, key=len, default=""))
+
+    def _label_studio(self, path: str = "") -> LabelStudioClient:
+        if self._client is not None:
+            return self._client
+        if self._folders and self._local_name(path) is not None:
             raise ImageError(
-                "The image lies in Label Studio, and Strop was not told its address: set "
-                "label_studio.url and label_studio.token."
+                "No folder of images.allowed_folders holds the image's file, and Strop was not "
+                "told where Label Studio is, to ask it: set label_studio.url and "
+                "label_studio.token, or put the file there."
             )
-        return self._client
+        raise ImageError(
+            "The image lies in Label Studio, and Strop was not told its address: set "
+            "label_studio.url and label_studio.token."
+        )
 
     # -- one request ------------------------------------------------------------------------------
 
-    def _request(self, url: str) -> HttpBody:
+    def _request(self, url: str, left_s: float) -> HttpBody:
         for base in self._bases:
             path = _path_below(base, url)
             if path is not None:
-                return self._from_label_studio(path)
+                return self._from_label_studio(path, left_s)
         if urlsplit(url).scheme not in ("http", "https"):
             raise ImageError("The image's address redirects to something that is not http(s).")
-        return self._fetcher.fetch(url.replace(" ", "%20"), max_bytes=self._max_bytes)
+        try:
+            return self._fetcher.fetch(
+                _percent_encoded(url), max_bytes=self._max_bytes, deadline_s=left_s
+            )
+        except HostNotAllowedError:
+            own_address = _looks_like_label_studio(url)
+            if own_address is None:
+                raise
+            raise ImageError(
+                f"Images are not read from {own_address}: if that is Label Studio's address under "
+                f"another name, set label_studio.public_urls: [{own_address}]."
+            ) from None
 
-    def _from_label_studio(self, path: str) -> HttpBody:
+    def _from_label_studio(self, path: str, left_s: float) -> HttpBody:
         if not _LABEL_STUDIO_PATHS.match(path) or _climbs(path):
             raise ImageError("The reference is a page of Label Studio, not one of its images.")
         client = self._label_studio()
@@ -158,7 +199,7 @@ class ImageSource:
                 reason = _REFUSED.get(reply.status_code, "see its log")
                 answer = f"Label Studio answered {reply.status_code} for the image"
                 raise ImageError(f"{answer}: {reason}.")
-            return HttpBody(content=read_limited(reply, self._max_bytes, self._deadline_s))
+            return HttpBody(content=read_limited(reply, self._max_bytes, left_s))
 
     # -- this machine's disk ----------------------------------------------------------------------
 
@@ -168,8 +209,8 @@ class ImageSource:
         if relative is None:
             return None
         for folder in self._folders:
-            path = (folder / relative).resolve()
-            if path.is_relative_to(folder) and path.is_file():
+            path = _file_below(folder, relative)
+            if path is not None:
                 return self._read_file(path)
         return None
 
@@ -177,15 +218,16 @@ class ImageSource:
         """The name behind ``?d=`` of a local file of this Label Studio, else None."""
         if not self._folders:
             return None
-        path: str | None = image_ref
+        path: str | None = self._without_prefix(image_ref)
         if urlsplit(image_ref).scheme:
             below = (_path_below(base, image_ref) for base in self._bases)
             path = next((found for found in below if found is not None), None)
         if path is None or urlsplit(path).path not in (_LOCAL_FILES, _LOCAL_FILES.rstrip("/")):
             return None
-        name = parse_qs(urlsplit(path).query).get("d", [""])[0]
-        if not name or _climbs(name) or name.startswith("/") or "\0" in name:
-            raise ImageError("The local file's name is empty, absolute, or climbs out with '..'.")
+        # Label Studio takes a name with a slash before it for one without.
+        name = parse_qs(urlsplit(path).query).get("d", [""])[0].lstrip("/")
+        if not name or _climbs(name) or "\0" in name:
+            raise ImageError("The local file's name is empty, or climbs out with '..'.")
         return name
 
     def _read_file(self, path: Path) -> bytes:
@@ -197,6 +239,15 @@ class ImageSource:
         if len(content) > self._max_bytes:
             raise too_many_bytes(self._max_bytes)
         return content
+
+
+def _file_below(folder: Path, relative: str) -> Path | None:
+    """A file inside of a folder; None for links out of it, pipes, and names that no disk takes."""
+    try:
+        path = (folder / relative).resolve()
+        return path if path.is_relative_to(folder) and path.is_file() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def public_reference(image_ref: str) -> str:
@@ -217,12 +268,38 @@ def public_reference(image_ref: str) -> str:
 
 def _check_reference(reference: str) -> None:
     """Refuse what no address looks like, before anything takes it apart."""
+    if not reference:
+        raise ImageError("The image's address is empty.")
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in reference):
+        raise ImageError("The image's address holds control characters or broken ones.")
     try:
-        usable = bool(reference) and reference.isprintable() and urlsplit(reference).port != 0
+        usable = urlsplit(reference).port != 0
     except ValueError:
         usable = False
     if not usable:
-        raise ImageError("The image's address is empty, or no valid address.")
+        raise ImageError("The image's address is no valid address.")
+
+
+def _percent_encoded(url: str) -> str:
+    """An address as browsers send it: spaces of every kind, joiners and letters as UTF-8."""
+    parts = urlsplit(url)
+    path, query = (quote(part, safe=_AS_IT_IS) for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query, fragment="").geturl()
+
+
+def _as_sent(location: str) -> str:
+    """A redirect's address: HTTP reads bytes as Latin-1, servers mean UTF-8."""
+    try:
+        return location.encode("latin-1").decode()
+    except UnicodeError:
+        return location
+
+
+def _looks_like_label_studio(url: str) -> str | None:
+    """The address of the Label Studio that an image's address seems to belong to, if any."""
+    parts = urlsplit(url)
+    match = _OWN_FILES.match(parts.path)
+    return None if match is None else f"{parts.scheme}://{parts.netloc}{match.group(1)}"
 
 
 def _path_below(base: str, url: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, BinaryIO
 
 from backend.label_studio.http import LabelStudioAuthError, LabelStudioError, Transport
@@ -138,7 +139,7 @@ class LabelStudioClient:
 
     def project(self, project_id: str | int) -> Project:
         """One project; unknown numbers raise LabelStudioError with status 404."""
-        return _project(self.http.get_json(f"/api/projects/{int(project_id)}/"))
+        return _project(self.http.get_json(f"/api/projects/{_number(project_id)}/"))
 
     def tasks(
         self,
@@ -159,21 +160,37 @@ class LabelStudioClient:
             only_unlabeled: Only tasks without a submitted annotation.
             page_size: Tasks a request.
         """
-        params = {"project": int(project_id), "page_size": page_size}
-        yield from map(_task, self._task_pages(int(after_id), only_unlabeled, params))
+        params = {"project": _number(project_id), "page_size": page_size}
+        yield from map(_task, self._task_pages(_number(after_id), only_unlabeled, params))
 
     def annotated_tasks(
-        self, project_id: str | int, *, page_size: int = 20
+        self,
+        project_id: str | int,
+        *,
+        page_size: int = 20,
+        changed_since: datetime | None = None,
     ) -> Iterator[AnnotatedTask]:
-        """All tasks with their meta and their annotations, page by page, by their ids."""
-        params = {"project": int(project_id), "page_size": page_size, "fields": "all"}
-        yield from map(_annotated_task, self._task_pages(0, False, params))
+        """Tasks with their meta and their annotations, page by page, by their ids.
+
+        Args:
+            project_id: The project.
+            page_size: Tasks a request.
+            changed_since: Only tasks that were changed later, as they are by every submission.
+        """
+        params = {"project": _number(project_id), "page_size": page_size, "fields": "all"}
+        pages = self._task_pages(0, False, params, changed_since)
+        yield from map(_annotated_task, pages)
 
     def _task_pages(
-        self, last: int, only_unlabeled: bool, params: Mapping[str, Any]
+        self,
+        last: int,
+        only_unlabeled: bool,
+        params: Mapping[str, Any],
+        changed_since: datetime | None = None,
     ) -> Iterator[Mapping[str, Any]]:
         while True:
-            asked = {"query": _task_query(last, only_unlabeled=only_unlabeled), **params}
+            query = _task_query(last, only_unlabeled=only_unlabeled, changed_since=changed_since)
+            asked = {"query": query, **params}
             answer = self.http.get_json("/api/tasks/", params={**asked, "resolve_uri": "false"})
             entries = answer["tasks"]
             yield from entries
@@ -185,7 +202,7 @@ class LabelStudioClient:
 
     def ml_backends(self, project_id: str | int) -> list[MlBackend]:
         """The ML backends of a project; Label Studio asks each for its health meanwhile."""
-        answer = self.http.get_json("/api/ml", params={"project": int(project_id)})
+        answer = self.http.get_json("/api/ml", params={"project": _number(project_id)})
         return [_ml_backend(entry) for entry in answer]
 
     def connect_backend(
@@ -200,7 +217,7 @@ class LabelStudioClient:
 
         Label Studio calls the backend's ``/health`` and ``/setup`` before it answers.
         """
-        body: dict[str, Any] = {"url": url, "project": int(project_id), "title": title}
+        body: dict[str, Any] = {"url": url, "project": _number(project_id), "title": title}
         body |= {"is_interactive": True, "auth_method": "NONE"}
         if basic_auth is not None:
             user, password = basic_auth
@@ -212,9 +229,13 @@ class LabelStudioClient:
                 return _ml_backend(self.http.send_json("PATCH", path, body))
         return _ml_backend(self.http.send_json("POST", "/api/ml", body))
 
+    def disconnect_backend(self, backend_id: int) -> None:
+        """Remove an ML backend from its project; what it predicted stays."""
+        self.http.send_json("DELETE", f"/api/ml/{backend_id}", {})
+
     def webhooks(self, project_id: str | int) -> list[Webhook]:
         """The webhooks of a project."""
-        answer = self.http.get_json("/api/webhooks/", params={"project": int(project_id)})
+        answer = self.http.get_json("/api/webhooks/", params={"project": _number(project_id)})
         return [_webhook(entry) for entry in answer]
 
     def register_webhook(
@@ -225,7 +246,7 @@ class LabelStudioClient:
         Connecting a backend makes Label Studio register ``<url>/webhook`` by itself, but without
         the backend's password: that one is repaired, not doubled.
         """
-        body = {"url": url, "project": int(project_id), "headers": dict(headers or {})}
+        body = {"url": url, "project": _number(project_id), "headers": dict(headers or {})}
         body |= {"is_active": True, "send_payload": True}
         body |= {"send_for_all_actions": False, "actions": list(WEBHOOK_ACTIONS)}
         for known in self.webhooks(project_id):
@@ -234,9 +255,13 @@ class LabelStudioClient:
                 return _webhook(self.http.send_json("PATCH", path, body))
         return _webhook(self.http.send_json("POST", "/api/webhooks/", body))
 
+    def remove_webhook(self, webhook_id: int) -> None:
+        """Remove a webhook."""
+        self.http.send_json("DELETE", f"/api/webhooks/{webhook_id}/", {})
+
     def upload(self, project_id: str | int, name: str, content: BinaryIO) -> list[str]:
         """Import one file into a project; returns the ids of the tasks that it became."""
-        path = f"/api/projects/{int(project_id)}/import"
+        path = f"/api/projects/{_number(project_id)}/import"
         answer = self.http.send_file(path, name, content, params={"return_task_ids": "1"})
         return [str(task_id) for task_id in answer["task_ids"]]
 
@@ -247,7 +272,7 @@ class LabelStudioClient:
 
     def add_task(self, project_id: str | int, task: Mapping[str, Any]) -> str:
         """Import one task (``data``, ``meta``); returns its number."""
-        path = f"/api/projects/{int(project_id)}/import?return_task_ids=1"
+        path = f"/api/projects/{_number(project_id)}/import?return_task_ids=1"
         (task_id,) = self.http.send_json("POST", path, [task])["task_ids"]
         return str(task_id)
 
@@ -271,19 +296,39 @@ class LabelStudioClient:
         self.http.send_json("POST", "/api/predictions/", {**body, "model_version": model_version})
 
 
+def _number(value: str | int) -> int:
+    """The number of a project or a task.
+
+    Raises:
+        LabelStudioError: It is none: whoever asked does not speak for a Label Studio.
+    """
+    text = str(value)
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise LabelStudioError(
+            f"Label Studio numbers projects and tasks, and {text[:40]!r} is no number."
+        )
+    return int(text)
+
+
 def same_url(one: str, other: str) -> bool:
     """Whether two addresses are the same but for a slash at the end."""
     return one.rstrip("/") == other.rstrip("/")
 
 
-def _task_query(after_id: int, *, only_unlabeled: bool) -> str:
+def _task_query(
+    after_id: int, *, only_unlabeled: bool, changed_since: datetime | None = None
+) -> str:
     wanted: list[tuple[str, str, int]] = [("id", "greater", after_id)]
     if only_unlabeled:
         wanted.append(("total_annotations", "equal", 0))
-    items = [
+    items: list[dict[str, Any]] = [
         {"filter": f"filter:tasks:{name}", "operator": operator, "type": "Number", "value": value}
         for name, operator, value in wanted
     ]
+    if changed_since is not None:
+        moment = changed_since.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        changed: dict[str, Any] = {"filter": "filter:tasks:updated_at", "operator": "greater"}
+        items.append({**changed, "type": "Datetime", "value": moment})
     filters = {"conjunction": "and", "items": items}
     return json.dumps({"ordering": ["tasks:id"], "filters": filters})
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from cachetools import Cache, LRUCache, TTLCache
 from safetensors import SafetensorError, safe_open
 
 from adaptation.errors import ModelError
@@ -62,10 +63,10 @@ class AdapterStore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sam, self._folder = sam, folder
-        self._max_sessions, self._ttl_s, self._clock = max_sessions, ttl_s, clock
+        self._clock = clock
         self._lock = threading.Lock()
-        self._held: OrderedDict[str, _Held] = OrderedDict()
-        self._ready: OrderedDict[tuple[str, float], Weights | None] = OrderedDict()
+        self._held: TTLCache[str, _Held] = TTLCache(max_sessions, ttl_s, clock)
+        self._ready: LRUCache[tuple[str, float], Weights | None] = LRUCache(READY)
 
     def __len__(self) -> int:
         with self._lock:
@@ -88,13 +89,10 @@ class AdapterStore:
         key = held.version, held.adapter.share(n_clicks)
         with self._lock:
             if key in self._ready:
-                self._ready.move_to_end(key)
                 return self._ready[key]
         weights = held.adapter.weights(self._sam, key[1])
         with self._lock:
             self._ready[key] = weights
-            while len(self._ready) > READY:
-                self._ready.popitem(last=False)
         return weights
 
     def adapter(self, name: str) -> Adapter | None:
@@ -114,14 +112,14 @@ class AdapterStore:
     def used_at(self, name: str) -> float:
         """When a session was used last; long ago where it is not in memory."""
         with self._lock:
-            held = self._held.get(name)
-            return float("-inf") if held is None else held.used_at
+            # To look is not to use: LRUCache.__getitem__ would put the session before others.
+            return Cache.__getitem__(self._held, name).used_at if name in self._held else -math.inf
 
     def publish(self, name: str, adapter: Adapter) -> None:
         """Let the next click be answered with an adapter, and keep it on the disk."""
         version = adapter.version
         with self._lock:
-            self._hold(name, _Held(adapter.packed(), version, self._clock()))
+            self._held[name] = _Held(adapter.packed(), version, self._clock())
         try:
             save_adapter(adapter, self._path(name), {"session": name, "version": version})
         except OSError as error:
@@ -134,54 +132,76 @@ class AdapterStore:
         self._path(name).unlink(missing_ok=True)
 
     def saved_version(self, name: str) -> str | None:
-        """Version of the file of a session; None where there is none of this base decoder."""
+        """Version of what a session's file holds; None where that is of no use here.
+
+        So it is where nothing of this base decoder can be read, or it is not what was saved.
+        """
         try:
-            with safe_open(self._path(name), framework="pt") as file:
-                metadata = file.metadata() or {}
-        except (OSError, SafetensorError):
+            return self._read(name).version
+        except ModelError:
             return None
-        return metadata.get("version") if self._fits(metadata.get("decoder_id")) else None
 
     def _fits(self, decoder_id: str | None) -> bool:
         return decoder_id == self._sam.decoder_id
 
+    def _read(self, name: str) -> Adapter:
+        """What a session's file holds.
+
+        Raises:
+            ModelError: It cannot be read, or does not match its digest.
+        """
+        path = self._path(name)
+        adapter = load_adapter(path, self._sam)
+        if _metadata_of(path).get("version") != adapter.version:
+            raise ModelError(f"The adapter {path.name} is damaged: its digest is another one.")
+        return adapter
+
     def _get(self, name: str) -> _Held | None:
         with self._lock:
-            self._expire()
             held = self._held.get(name)
             if held is not None:
                 held.used_at = self._clock()
-                self._held.move_to_end(name)
+                self._held[name] = held  # its time begins anew
                 return held
         loaded = self._load(name)
         if loaded is None:
             return None
         with self._lock:
             held = self._held.get(name) or loaded  # published meanwhile
-            self._hold(name, held)
+            self._held[name] = held
         return held
 
     def _load(self, name: str) -> _Held | None:
         path = self._path(name)
         if not path.exists():
             return None
+        if self._set_aside(name, path):
+            return None
         try:
-            adapter = load_adapter(path, self._sam)
+            adapter = self._read(name)
         except ModelError as error:
             logger.warning("what session %s had learned is left out: %s", name, error)
             adapter = Adapter(decoder_id=self._sam.decoder_id)
         return _Held(adapter.packed(), adapter.version, self._clock())
 
-    def _hold(self, name: str, held: _Held) -> None:
-        self._held[name] = held
-        self._held.move_to_end(name)
-        while len(self._held) > self._max_sessions:
-            self._held.popitem(last=False)
-
-    def _expire(self) -> None:
-        oldest_allowed = self._clock() - self._ttl_s
-        while self._held and next(iter(self._held.values())).used_at < oldest_allowed:
-            self._held.popitem(last=False)
+    def _set_aside(self, name: str, path: Path) -> bool:
+        """Keep what was learned upon another decoder in a folder of its own, as bases do."""
+        decoder_id = _decoder_of(path)
+        if decoder_id is None or self._fits(decoder_id):
+            return False
+        kept = path.parent / decoder_id / path.name
+        logger.warning(
+            "session %s learned upon decoder %s, this server has %s: what it learned is kept in "
+            "%s/%s, and the session starts anew",
+            name, decoder_id, self._sam.decoder_id, decoder_id, path.name,
+        )  # fmt: skip
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(kept)
+        except OSError as error:
+            logger.error("%s cannot be kept aside: %s", path.name, error.strerror)
+            return False
+        return True
 
     def _path(self, name: str) -> Path:
         """A file's name may be 255 bytes long; a label may be longer."""
@@ -192,3 +212,18 @@ class AdapterStore:
             digest = hashlib.sha256(name.encode()).hexdigest()[:16]
             safe = f"{safe[:MAX_NAME]}-{digest}"
         return self._folder / f"{safe}.safetensors"
+
+
+def _metadata_of(path: Path) -> dict[str, str]:
+    """What a file of weights says of itself; nothing where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}
+
+
+def _decoder_of(path: Path) -> str | None:
+    """Digest of the decoder that a file's weights belong to; None where it says none."""
+    found = _metadata_of(path).get("decoder_id", "")
+    return found if found.isalnum() else None

@@ -149,6 +149,9 @@ KINDS: Mapping[str, type[SessionEvent]] = {
 }
 """Kinds of the journal's events."""
 
+PASSED_OVER = "passed_over"
+"""Kind of the event that a region can never be taught; it moves no session."""
+
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 H = TypeVar("H", bound=SessionEvent)
@@ -172,6 +175,20 @@ def read_events(
         found = _parsed(event)
         if found is not None:
             yield event.project_id or "", found
+
+
+def write_passed_over(
+    journal: Journal, project_id: str, submission_seq: int, position: int, reason: str
+) -> None:
+    """Append that a region can never be taught, and why; StoreError as above."""
+    payload = {"submission_seq": submission_seq, "position": position, "reason": reason}
+    journal.append_event(PASSED_OVER, project_id, payload)
+
+
+def read_passed_over(journal: Journal) -> Iterator[tuple[int, int]]:
+    """Submission entry and position of every region that can never be taught."""
+    for event in journal.events(kind=PASSED_OVER):
+        yield int(event.payload["submission_seq"]), int(event.payload["position"])
 
 
 def _parsed(event: EventRecord) -> SessionEvent | None:

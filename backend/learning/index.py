@@ -19,8 +19,8 @@ class SessionIndex:
             taught last comes last.
         recent: By project, the objects that were learned from last.
         standing: Project and submission entry of every annotation that sessions know.
-        newest_seq: Entry of the newest submission that a session was taught from.
-        newest: Positions in it that were taught.
+        settled: By submission entry, the positions of its regions that were taught or can never
+            be: each object is remembered by itself, so that one that failed is found again.
     """
 
     decoder_id: str
@@ -30,9 +30,14 @@ class SessionIndex:
         default_factory=lambda: defaultdict(lambda: deque(maxlen=RECENT))
     )
     standing: dict[str, tuple[str, int]] = field(default_factory=dict)
-    newest_seq: int = 0
-    newest: set[int] = field(default_factory=set)
+    settled: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     _elsewhere: set[str] = field(default_factory=set)
+
+    def clear(self) -> None:
+        """Know nothing any more: all events will be noted again."""
+        for known in (self.versions, self.tallies, self.recent, self.standing, self.settled):
+            known.clear()
+        self._elsewhere.clear()
 
     def note(self, project_id: str, event: SessionEvent) -> None:
         """Take one more event into account."""
@@ -48,11 +53,13 @@ class SessionIndex:
         if event.session not in self._elsewhere:
             self.versions[event.session] = (project_id, event.version)
 
+    def settle(self, submission_seq: int, position: int) -> None:
+        """A region needs no more teaching."""
+        self.settled[submission_seq].add(position)
+
     def knows(self, submission_seq: int, position: int) -> bool:
-        """Whether a region was taught, or is older than the newest one that was."""
-        if submission_seq == self.newest_seq:
-            return position in self.newest
-        return submission_seq < self.newest_seq
+        """Whether a region was taught, or can never be."""
+        return position in self.settled.get(submission_seq, ())
 
     def _note_began(self, project_id: str, event: Began) -> None:
         if event.decoder_id != self.decoder_id:
@@ -70,10 +77,7 @@ class SessionIndex:
             self.versions[start_of(project_id)] = (project_id, event.version)
 
     def _note_learned(self, project_id: str, event: Learned) -> None:
-        if event.submission_seq > self.newest_seq:
-            self.newest_seq, self.newest = event.submission_seq, set()
-        if event.submission_seq == self.newest_seq:
-            self.newest.add(event.position)
+        self.settle(event.submission_seq, event.position)
         self.standing[event.annotation_id] = (project_id, event.submission_seq)
         if event.skipped is None and event.session not in self._elsewhere:
             tally = self.tallies[project_id]

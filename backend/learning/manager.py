@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 
+from adaptation.errors import InputError
 from adaptation.journal import Journal, Link, SubmissionRecord
 from adaptation.learning.learner import ObjectReport
 from adaptation.learning.settings import LearnerSettings
@@ -31,8 +32,10 @@ from backend.learning.events import (
     SessionEvent,
     Start,
     read_events,
+    read_passed_over,
     start_of,
     write_event,
+    write_passed_over,
 )
 from backend.learning.index import SessionIndex
 from backend.learning.merging import Merger
@@ -122,7 +125,8 @@ class SessionManager:
             sam, settings, self._reader, self._index, self._adapters, embed, pause, most
         )
         self._to_merge: list[str] = []
-        self._first_seq = journal.append_event("learning_began").seq
+        self._mended: set[str] = set()
+        journal.append_event("learning_began")
 
     # Answers -----------------------------------------------------------------------------------
 
@@ -145,12 +149,18 @@ class SessionManager:
         Raises:
             StropError: It cannot be taught; the session stays as it was.
         """
-        if link.request_id is None:
+        if link.request_id is None or self._index.knows(link.submission_seq, link.position):
             return
-        linked = self._reader.linked(submission, link.position, link.request_id)
-        if linked is None:
+        try:
+            linked = self._reader.linked(submission, link.position, link.request_id)
+            finished = None if linked is None else linked.session_object(self._embed)
+        except InputError as error:  # the journal holds no mask or no request, now and for ever
+            self._pass_over(submission.project_id, link, str(error))
+            raise
+        if linked is None or finished is None:
+            self._pass_over(submission.project_id, link, "no session answered its clicks")
             return
-        finished, last = linked.session_object(self._embed), linked.last
+        last = linked.last
         opened = self._wake(self._name(last.project_id, last.label, last.task_id), last.project_id)
         asked = opened.session.answer_again(finished, self._pause)
         with self._whole(opened):
@@ -159,6 +169,10 @@ class SessionManager:
         opened.may_train_idle = True
         self._note_due(opened.project_id, at_rest=False)
         _log(opened.name, report)
+
+    def _pass_over(self, project_id: str, link: Link, reason: str) -> None:
+        write_passed_over(self._journal, project_id, link.submission_seq, link.position, reason)
+        self._index.settle(link.submission_seq, link.position)
 
     def train_idle(self, should_stop: Callable[[], bool]) -> bool:
         """One stretch of thinking in the session used last; False when none can gain anything."""
@@ -180,11 +194,33 @@ class SessionManager:
         opened = tuple(self._open.values())
         return not self._to_merge and not any(session.may_train_idle for session in opened)
 
+    def rewritten(self, annotation_id: str, newest_seq: int | None) -> None:
+        """Un-learn an annotation unless sessions know its newest version already.
+
+        Args:
+            annotation_id: The annotation.
+            newest_seq: The entry of the version in force; None where it was deleted.
+        """
+        known = self._index.standing.get(annotation_id)
+        if known is not None and known[1] != newest_seq:
+            self.unlearn(annotation_id)
+
     def unlearn(self, annotation_id: str) -> None:
-        """Un-learn an annotation in every session that knows it."""
-        project_id, _ = self._index.standing.get(annotation_id, (None, 0))
-        if project_id is None:
+        """Un-learn an annotation in every session that knows it.
+
+        Raises:
+            StoreError: The journal fails; asked again, it goes on.
+        """
+        known = self._index.standing.get(annotation_id)
+        if known is None:
             return
+        try:
+            self._unlearn(known[0], annotation_id)
+        except BaseException:
+            self._index.standing[annotation_id] = known
+            raise
+
+    def _unlearn(self, project_id: str, annotation_id: str) -> None:
         n_forgotten = 0
         for opened in list(self._open.values()):
             with self._whole(opened):
@@ -215,9 +251,11 @@ class SessionManager:
     # What was missed -----------------------------------------------------------------------------
 
     def rebuild_missing(self) -> None:
-        """Make sessions again whose file is missing or behind the journal."""
-        for project_id, event in read_events(self._journal):
-            self._index.note(project_id, event)
+        """Make sessions again whose file is missing or behind the journal.
+
+        Everything is read anew: after an outage nobody knows whether the last event was kept.
+        """
+        self._read_index()
         behind = {
             project_id
             for name, (project_id, version) in self._index.versions.items()
@@ -231,13 +269,18 @@ class SessionManager:
             if rebuilt.start is not None:
                 self._adapters.publish(start_of(project_id), rebuilt.start)
 
+    def _read_index(self) -> None:
+        self._index.clear()
+        for project_id, event in read_events(self._journal):
+            self._index.note(project_id, event)
+        for submission_seq, position in read_passed_over(self._journal):
+            self._index.settle(submission_seq, position)
+
     def take_up(self) -> Iterator[Callable[[], None]]:
         """What happened to annotations while nobody was there to learn from it, to be done."""
         self._journal.link_pending()
         known = self._index
         for link in self._journal.links(current_only=False):
-            if link.submission_seq >= self._first_seq:
-                return
             if link.standing != "current":
                 if known.standing.get(link.annotation_id, ("", 0))[1] == link.submission_seq:
                     yield lambda link=link: self.unlearn(link.annotation_id)  # type: ignore[misc]
@@ -264,6 +307,7 @@ class SessionManager:
     def _wake(self, name: str, project_id: str) -> _OpenSession:
         known = self._open.get(name)
         if known is None or known.session.n_objects >= MAX_HISTORY:
+            self._mend(name, project_id)
             origin, start = self._adapters.origin(name, start_of(project_id))
             session = LearningSession(self._sam, self._settings, self._options.seed, origin)
             known = self._open[name] = _OpenSession(name, project_id, session, start)
@@ -272,6 +316,21 @@ class SessionManager:
             _, asleep = self._open.popitem(last=False)
             logger.info("session %s goes to sleep", asleep.name)
         return known
+
+    def _mend(self, name: str, project_id: str) -> None:
+        """Make a session again whose weights are not those that the journal speaks of.
+
+        So it is when its file was damaged or removed; tried once, it may be impossible.
+        """
+        _, version = self._index.versions.get(name, (project_id, None))
+        held = self._adapters.adapter(name)
+        if version is None or name in self._mended or (held and held.version == version):
+            return
+        self._mended.add(name)
+        events = [event for _, event in read_events(self._journal, project_id)]
+        session = self._rebuilt(project_id, events).sessions.get(name)
+        if session is not None:
+            self._adapters.publish(name, session.adapter)
 
     @contextmanager
     def _whole(self, opened: _OpenSession) -> Iterator[None]:

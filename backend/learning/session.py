@@ -26,7 +26,8 @@ from adaptation.masks import Rle, decode_rle, iou
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection
 from adaptation.predictor.interactive import Answer, InteractivePredictor, ObjectState, WeightsAt
-from adaptation.predictor.zoom import View, ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
+from adaptation.predictor.zoom import View
 from adaptation.types import Box, Click, Embedding, Size
 
 Pause = Callable[[], object]

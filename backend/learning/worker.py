@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from cachetools import LRUCache
 
-from adaptation.errors import StropError
+from adaptation.errors import ImageError, InputError, StoreError, StropError
 from adaptation.journal import Journal, Link, SubmissionRecord
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.sam import PromptableSam
@@ -34,6 +35,15 @@ logger = logging.getLogger(__name__)
 
 LEARNING_NICENESS = 19
 """Of the thread that learns: a click that comes in the middle of a computation takes its core."""
+
+WAITS_S = (0.5, 30.0)
+"""Between two looks whether a journal that failed answers again: at first, and at most."""
+
+MOST_TRIES = 3
+"""Tries of one object while the journal answers; then it is left to the next look around."""
+
+MISSED_WAITS_S = (60.0, 3600.0)
+"""Until objects that failed are looked for again: at first, and at most."""
 
 MAX_IMAGES = 256
 """Images of the last clicks of which it is known where they are read from."""
@@ -66,6 +76,7 @@ class OnlineLearning:
         self._due: queue.SimpleQueue[tuple[SubmissionRecord, Sequence[Link]] | None]
         self._due = queue.SimpleQueue()
         self._is_stopping = threading.Event()
+        self._journal, self._missed = journal, _Again(*MISSED_WAITS_S)
         self._manager = SessionManager(
             sam, journal, settings, options, self._images.embed, self._wait_for_quiet
         )
@@ -119,11 +130,15 @@ class OnlineLearning:
     def _run(self) -> None:
         torch.set_num_threads(self._n_threads)
         lower_priority(LEARNING_NICENESS)
-        self._guarded("take up what was missed", self._take_up)
+        self._lasting("make sessions again", self._manager.rebuild_missing)
+        self._take_up()
         self._done()
         while not self._is_stopping.is_set():
+            if self._missed.is_due():
+                self._take_up()
             try:
-                lesson = self._due.get(block=not self._merge_or_train_idle())
+                is_over = not self._merge_or_train_idle()
+                lesson = self._due.get(block=is_over, timeout=self._missed.left_s())
             except queue.Empty:
                 continue
             if lesson is not None:
@@ -135,21 +150,70 @@ class OnlineLearning:
             self._n_due -= 1
 
     def _take_up(self) -> None:
-        """What was missed since the last object that was taught."""
-        self._guarded("make sessions again", self._manager.rebuild_missing)
+        """Whatever is in the journal and was never learned: of the last run, or failed since."""
+        self._missed.begin()
+        self._lasting("take up what was missed", self._take_up_all)
+        if not self._missed.is_wanted:
+            self._missed.rest()
+
+    def _take_up_all(self) -> None:
         for work in self._manager.take_up():
             if self._is_stopping.is_set():
                 return
-            self._guarded("learn what was missed", work)
+            self._lasting("learn what was missed", work)
 
     def _learn(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
         what = f"learn from annotation {submission.annotation_id}"
+        if any(link.standing != "current" for link in links):
+            return  # a later version came before it
+        is_gone = submission.event == "deleted" or submission.was_cancelled or not links
+        newest = None if is_gone else links[0].submission_seq
         if submission.event != "created":
-            self._guarded(what, lambda: self._manager.unlearn(submission.annotation_id))
-        if submission.event == "deleted" or submission.was_cancelled:
+            annotation_id = submission.annotation_id
+            self._lasting(what, lambda: self._manager.rewritten(annotation_id, newest))
+        if is_gone:
             return
         for link in links:
-            self._guarded(what, lambda link=link: self._manager.train_on(submission, link))  # type: ignore[misc]
+            self._lasting(what, lambda link=link: self._manager.train_on(submission, link))  # type: ignore[misc]
+
+    def _lasting(self, what: str, work: Callable[[], object]) -> None:
+        """Do what must be done, waiting out a journal that fails; what fails else is missed.
+
+        The order of objects is kept meanwhile: a session depends on it.
+        """
+        for _ in range(MOST_TRIES):
+            try:
+                work()
+                return
+            except StoreError as error:
+                logger.warning("could not %s, it is tried again: %s", what, error)
+                if not self._outlast():
+                    return
+            except InputError as error:
+                logger.warning("could not %s: %s", what, error)
+                if isinstance(error, ImageError):
+                    break  # its host may come back
+                return
+            except StropError as error:
+                logger.warning("could not %s: %s", what, error)
+                break
+            except Exception:
+                logger.exception("could not %s", what)
+                break
+        self._missed.want()
+
+    def _outlast(self) -> bool:
+        """Wait until the journal answers, then see what it holds; False when learning ends."""
+        wait_s, most_s = WAITS_S
+        while not self._is_stopping.wait(wait_s):
+            try:
+                self._journal.check_writable()
+                self._manager.rebuild_missing()
+                return True
+            except StropError as error:
+                logger.debug("the journal does not answer yet: %s", error)
+            wait_s = min(2 * wait_s, most_s)
+        return False
 
     def _merge_or_train_idle(self) -> bool:
         """Make a start that is due, or think a stretch; False when nothing is left to gain."""
@@ -179,6 +243,45 @@ class OnlineLearning:
             self._quiet.wait_for(lambda: self._at_work == 0 or self._is_stopping.is_set())
 
 
+class _Again:
+    """When to look again for what failed: the longer in vain, the rarer.  For one thread.
+
+    Args:
+        first_s: Seconds until the first look.
+        most_s: Seconds between two looks at most.
+    """
+
+    def __init__(self, first_s: float, most_s: float) -> None:
+        self._first_s = self._wait_s = first_s
+        self._most_s, self._at = most_s, float("inf")
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anything failed since the last look began."""
+        return self._at < float("inf")
+
+    def want(self) -> None:
+        """Something failed."""
+        if not self.is_wanted:
+            self._at = time.monotonic() + self._wait_s
+
+    def begin(self) -> None:
+        """A look begins; should something fail in it, the next one is further away."""
+        self._at, self._wait_s = float("inf"), min(2 * self._wait_s, self._most_s)
+
+    def rest(self) -> None:
+        """Nothing failed: the next failure is looked after soon."""
+        self._wait_s = self._first_s
+
+    def is_due(self) -> bool:
+        """Whether it is time."""
+        return time.monotonic() >= self._at
+
+    def left_s(self) -> float | None:
+        """Seconds until then; None where nothing failed."""
+        return max(0.0, self._at - time.monotonic()) if self.is_wanted else None
+
+
 class KnownImages:
     """Embeddings of images by their digest: from the cache, the album, or where a click found them.
 
@@ -190,15 +293,12 @@ class KnownImages:
     def __init__(self, encoder: Encoder, album: Album) -> None:
         self._encoder, self._album = encoder, album
         self._lock = threading.Lock()
-        self._seen: OrderedDict[str, tuple[TaskImage, ImageIdentity]] = OrderedDict()
+        self._seen: LRUCache[str, tuple[TaskImage, ImageIdentity]] = LRUCache(MAX_IMAGES)
 
     def seen(self, image: TaskImage, identity: ImageIdentity) -> None:
         """Remember where an image is read from."""
         with self._lock:
             self._seen[identity.digest] = (image, identity)
-            self._seen.move_to_end(identity.digest)
-            while len(self._seen) > MAX_IMAGES:
-                self._seen.popitem(last=False)
 
     def embed(self, image_id: str, view: View) -> Embedding:
         """The embedding of a view; ImageError where nobody has the image any more."""

@@ -10,7 +10,8 @@ from adaptation.journal import Journal, SubmissionRecord
 from adaptation.masks import Mask, decode_rle
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import InteractivePredictor
-from adaptation.predictor.zoom import View, ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
+from adaptation.predictor.zoom import View
 from adaptation.proposals.interface import ProposalImage
 from adaptation.proposals.refiner import Refiner, ZoomRefiner
 from backend.embeddings.encoder import Encoder
@@ -164,6 +165,7 @@ class ProposalMaker:
         Raises:
             ProtocolError: The labeling config has no control for a mask.
         """
+        config = config.for_task(seen.task.data)
         to_name = next(iter(config.images))
         label = self._label(config, to_name)
         found = knowledge.propose(

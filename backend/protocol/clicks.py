@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from adaptation.errors import ProtocolError
 from adaptation.types import Box, Click, Size
 from backend.protocol import fields
-from backend.protocol.labeling import LabelConfig
+from backend.protocol.labeling import NO_LABEL, LabelConfig
 from backend.protocol.tasks import TaskRef
 
 _OUTSIDE_TOLERANCE = 1.0
@@ -19,7 +19,11 @@ _OUTSIDE_TOLERANCE = 1.0
 _PIXEL_DIGITS = 6
 """Digits of a click's column and row that are meant."""
 
-_KEYPOINT, _RECTANGLE = "keypointlabels", "rectanglelabels"
+_KEYPOINT = "keypoint"
+_AROUND = ("rectangle", "polygon", "ellipse", "vector")
+"""What is drawn around an object: its bounding box counts."""
+_LABELS = "labels"
+"""Type of the result that gives a label to what was drawn under the same id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,11 @@ class Clicked:
         return tuple(click.click for click in self.clicks)
 
     @property
+    def begins_negative(self) -> bool:
+        """Whether the first thing said is where the object is not: it is about a mask that is."""
+        return self.box is None and bool(self.clicks) and not self.clicks[0].click.is_positive
+
+    @property
     def has_positive(self) -> bool:
         """Whether any click lies on the object; without one or a box, nothing is meant."""
         return any(click.click.is_positive for click in self.clicks)
@@ -87,7 +96,7 @@ class _Drawn:
     region: Mapping[str, Any]
     name: str
     region_id: str
-    type: str
+    shape: str
     label: str
     to_name: str
 
@@ -116,16 +125,16 @@ def parse_context(
     # Label Studio sends one label's regions; should it ever send more, they stay apart.
     own = [d for d in drawn if (d.label, d.to_name) == (newest.label, newest.to_name)]
     size = _agreed_size(own)
-    clicks = tuple(_parse_click(d, size) for d in own if d.type == _KEYPOINT)
-    rectangles = [d for d in own if d.type == _RECTANGLE]
-    box = _parse_box(rectangles[-1], size) if rectangles else None
+    clicks = tuple(_parse_click(d, size) for d in own if d.shape == _KEYPOINT)
+    drawn_around = [d for d in own if d.shape in _AROUND]
+    box = _parse_box(drawn_around[-1], size) if drawn_around else None
     item_index = _parse_item_index(newest)
     return Clicked(
         task=tasks[0],
         image_ref=tasks[0].image_ref(config, newest.to_name, item_index),
         label=newest.label,
         to_name=newest.to_name,
-        kind="keypoint" if newest.type == _KEYPOINT else "rectangle",
+        kind="keypoint" if newest.shape == _KEYPOINT else "rectangle",
         object_id=clicks[0].region_id if clicks else newest.region_id,
         clicks=clicks,
         box=box,
@@ -140,16 +149,20 @@ def _drawn_by_smart_tools(result: Sequence[Any]) -> list[_Drawn]:
     A keypoint without ``is_positive`` was restored from an earlier session as a plain point, which
     Label Studio sends along by mistake; it is neither a positive nor a negative click.
     """
+    regions = [
+        (f"context.result[{i}]", fields.mapping(r, f"context.result[{i}]"))
+        for i, r in enumerate(result)
+    ]
+    labels = _labels_beside(regions)
     drawn: dict[str, _Drawn] = {}
     unknown: set[str] = set()
-    for index, raw in enumerate(result):
-        name = f"context.result[{index}]"
-        region = fields.mapping(raw, name)
+    for name, region in regions:
         kind = fields.text(region.get("type"), f"{name}.type")
-        if kind not in (_KEYPOINT, _RECTANGLE):
-            unknown.add(kind)
-        elif kind == _RECTANGLE or region.get("is_positive") is not None:
-            one = _parse_drawn(region, name, kind)
+        shape = kind.removesuffix(_LABELS)
+        if shape not in (_KEYPOINT, *_AROUND):
+            unknown |= {kind} - {_LABELS}
+        elif shape in _AROUND or region.get("is_positive") is not None:
+            one = _parse_drawn(region, name, shape, labels)
             drawn[one.region_id] = one
     if unknown and not drawn:
         raise ProtocolError(
@@ -160,19 +173,43 @@ def _drawn_by_smart_tools(result: Sequence[Any]) -> list[_Drawn]:
     return list(drawn.values())
 
 
-def _parse_drawn(region: Mapping[str, Any], name: str, kind: str) -> _Drawn:
-    value = fields.mapping(region.get("value"), f"{name}.value")
-    labels = fields.sequence(value.get(kind), f"{name}.value.{kind}")
-    if not labels:
-        raise ProtocolError(f"'{name}' has no label: pick a label before clicking.")
+def _labels_beside(regions: Sequence[tuple[str, Mapping[str, Any]]]) -> Mapping[str, str]:
+    """The label of each region's id, where labels are results of their own."""
+    labels: dict[str, str] = {}
+    for name, region in regions:
+        if region.get("type") == _LABELS:
+            value = fields.mapping(region.get("value"), f"{name}.value")
+            given = fields.sequence(value.get(_LABELS), f"{name}.value.{_LABELS}")
+            if given:
+                region_id = fields.identifier(region.get("id"), f"{name}.id")
+                labels[region_id] = fields.text(given[0], f"{name}.value.{_LABELS}[0]")
+    return labels
+
+
+def _parse_drawn(
+    region: Mapping[str, Any], name: str, shape: str, labels: Mapping[str, str]
+) -> _Drawn:
+    region_id = fields.identifier(region.get("id"), f"{name}.id")
     return _Drawn(
         region=region,
         name=name,
-        region_id=fields.identifier(region.get("id"), f"{name}.id"),
-        type=kind,
-        label=fields.text(labels[0], f"{name}.value.{kind}[0]"),
+        region_id=region_id,
+        shape=shape,
+        label=_label_of(region, name, labels.get(region_id)),
         to_name=fields.text(region.get("to_name"), f"{name}.to_name"),
     )
+
+
+def _label_of(region: Mapping[str, Any], name: str, beside: str | None) -> str:
+    """The region's own label, or the one beside it; no label only where there is no control."""
+    kind = region["type"]
+    value = fields.mapping(region.get("value"), f"{name}.value")
+    if not kind.endswith(_LABELS):
+        return NO_LABEL if beside is None else beside
+    labels = fields.sequence(value.get(kind), f"{name}.value.{kind}")
+    if not labels:
+        raise ProtocolError(f"'{name}' has no label: pick a label before clicking.")
+    return fields.text(labels[0], f"{name}.value.{kind}[0]")
 
 
 def _agreed_size(drawn: Sequence[_Drawn]) -> Size:
@@ -212,10 +249,10 @@ def _pixel(drawn: _Drawn, axis: str, side: int) -> float:
 
 
 def _parse_box(drawn: _Drawn, size: Size) -> ProtocolBox:
-    """A rectangle's bounding box, cut at the image's border."""
-    corners = rectangle_corners(drawn.value, size, f"{drawn.name}.value")
+    """The bounding box of what was drawn around an object, cut at the image's border."""
+    corners = _CORNERS[drawn.shape](drawn.value, size, f"{drawn.name}.value")
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    is_level = not drawn.value.get("rotation")
+    is_level = drawn.shape == "rectangle" and not drawn.value.get("rotation")
     (x0, x1), (y0, y1) = (
         _cut(edges, side, drawn.name, is_level) for edges, side in ((xs, size[1]), (ys, size[0]))
     )
@@ -248,10 +285,10 @@ def rectangle_corners(
         (x, y) in pixels from the image's top-left edge, so that a whole image is 0..W and 0..H.
     """
     height, width = size
-    x = fields.number(value.get("x"), f"{name}.x") / 100 * width
-    y = fields.number(value.get("y"), f"{name}.y") / 100 * height
-    along = fields.number(value.get("width"), f"{name}.width") / 100 * width
-    down = fields.number(value.get("height"), f"{name}.height") / 100 * height
+    x = fields.percent(value.get("x"), f"{name}.x") / 100 * width
+    y = fields.percent(value.get("y"), f"{name}.y") / 100 * height
+    along = fields.percent(value.get("width"), f"{name}.width") / 100 * width
+    down = fields.percent(value.get("height"), f"{name}.height") / 100 * height
     turn = math.radians(fields.number(value.get("rotation") or 0, f"{name}.rotation"))
     right = (along * math.cos(turn), along * math.sin(turn))
     below = (-down * math.sin(turn), down * math.cos(turn))
@@ -261,6 +298,51 @@ def rectangle_corners(
         (x + right[0] + below[0], y + right[1] + below[1]),
         (x + below[0], y + below[1]),
     )
+
+
+def ellipse_corners(
+    value: Mapping[str, Any], size: Size, name: str
+) -> tuple[tuple[float, float], ...]:
+    """Two corners of the box around an ellipse, in pixels from the image's top-left edge."""
+    height, width = size
+    x, y, radius_x, radius_y = (
+        fields.percent(value.get(key), f"{name}.{key}") / 100 * side
+        for key, side in (("x", width), ("y", height), ("radiusX", width), ("radiusY", height))
+    )
+    turn = math.radians(fields.number(value.get("rotation") or 0, f"{name}.rotation"))
+    across = math.hypot(radius_x * math.cos(turn), radius_y * math.sin(turn))
+    down = math.hypot(radius_x * math.sin(turn), radius_y * math.cos(turn))
+    return ((x - across, y - down), (x + across, y + down))
+
+
+def outline_corners(
+    value: Mapping[str, Any], size: Size, name: str
+) -> tuple[tuple[float, float], ...]:
+    """The corners of a polygon or a vector line, in pixels from the image's top-left edge."""
+    is_vector = "vertices" in value
+    key = "vertices" if is_vector else "points"
+    corners = []
+    for i, raw in enumerate(fields.sequence(value.get(key), f"{name}.{key}")):
+        where = f"{name}.{key}[{i}]"
+        if is_vector:
+            vertex = fields.mapping(raw, where)
+            raw = [vertex.get("x"), vertex.get("y")]
+        pair = fields.sequence(raw, where)
+        if len(pair) != 2:
+            raise ProtocolError(f"'{where}' must be two numbers, got {len(pair)}.")
+        x, y = (fields.percent(part, where) for part in pair)
+        corners.append((x / 100 * size[1], y / 100 * size[0]))
+    if not corners:
+        raise ProtocolError(f"'{name}.{key}' has no corners.")
+    return tuple(corners)
+
+
+_CORNERS: dict[str, Callable[[Mapping[str, Any], Size, str], tuple[tuple[float, float], ...]]] = {
+    "rectangle": rectangle_corners,
+    "ellipse": ellipse_corners,
+    "polygon": outline_corners,
+    "vector": outline_corners,
+}
 
 
 def check_image_size(clicked: Clicked, size: Size) -> None:

@@ -12,8 +12,15 @@ from typing import Any, NoReturn
 from adaptation.errors import ProtocolError
 from adaptation.types import Size
 
-MAX_PIXELS = 1 << 27
-"""More than the largest image that is served; a payload may not ask for more memory than that."""
+MAX_PIXELS = 1 << 30
+"""Pixels of the largest image that Label Studio's brush masks can have: their header has 32 bits
+for four values a pixel.  How many are served is a setting."""
+
+MAX_PERCENT = 1e6
+"""Far outside of any image, and far from what overflows."""
+
+MAX_ID_LENGTH = 200
+"""Characters of an id; Label Studio's have a dozen."""
 
 
 def mapping(value: object, name: str) -> Mapping[str, Any]:
@@ -34,14 +41,23 @@ def text(value: object, name: str) -> str:
     """A string that is not empty."""
     if not isinstance(value, str) or not value.strip():
         _refuse(value, name, "a text")
-    return value
+    return storable(value)
 
 
 def identifier(value: object, name: str) -> str:
     """A number or text that names something, as text."""
     if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
         _refuse(value, name, "an id")
-    return str(value)
+    if len(str(value)) > MAX_ID_LENGTH:
+        raise ProtocolError(f"'{name}' must be an id of at most {MAX_ID_LENGTH} characters.")
+    return storable(str(value))
+
+
+def storable(value: str) -> str:
+    """A text that every database takes: without NUL and without halves of characters."""
+    if "\0" not in value and value.isascii():
+        return value
+    return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def boolean(value: object, name: str) -> bool:
@@ -64,13 +80,22 @@ def number(value: object, name: str) -> float:
     return as_float
 
 
+def percent(value: object, name: str) -> float:
+    """A place or length in percent of an image's side, which may lie outside but not far."""
+    found = number(value, name)
+    if abs(found) > MAX_PERCENT:
+        raise ProtocolError(f"'{name}' must be percent of the image, got {found:g}.")
+    return found
+
+
 def image_size(region: Mapping[str, Any], name: str) -> Size:
     """The (height, width) of the image that a region says it was drawn on."""
     height = _side(region.get("original_height"), f"{name}.original_height")
     width = _side(region.get("original_width"), f"{name}.original_width")
     if height * width > MAX_PIXELS:
         raise ProtocolError(
-            f"'{name}' is on an image of {width}x{height} pixels; at most {MAX_PIXELS} are served."
+            f"'{name}' is on an image of {width}x{height} pixels; Label Studio's masks have at "
+            f"most {MAX_PIXELS}."
         )
     if region.get("image_rotation"):
         raise ProtocolError(

@@ -18,24 +18,32 @@ from adaptation.masks import Mask, polygons_to_mask
 from adaptation.types import Size
 from backend.protocol import fields
 from backend.protocol.brush_rle import decode_brush
-from backend.protocol.clicks import rectangle_corners
+from backend.protocol.clicks import outline_corners, rectangle_corners
 
 _PNG_URL = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 _OPAQUE = 128
 
 
-def is_closed(region_type: str, value: Mapping[str, Any]) -> bool:
+def mask_shape(region_type: object) -> str | None:
+    """The shape of a type of region that encloses pixels; None for all other types."""
+    if not isinstance(region_type, str):
+        return None
+    shape = region_type.removesuffix("labels")
+    return shape if shape in _DECODERS else None
+
+
+def is_closed(shape: str, value: Mapping[str, Any]) -> bool:
     """Whether a region encloses pixels: lines that were never closed do not."""
-    if region_type == "vectorlabels":
+    if shape == "vector":
         return value.get("closed") is True
-    return region_type != "polygonlabels" or value.get("closed") is not False
+    return shape != "polygon" or value.get("closed") is not False
 
 
-def decode_region(region_type: str, value: Mapping[str, Any], size: Size, name: str) -> Mask:
+def decode_region(shape: str, value: Mapping[str, Any], size: Size, name: str) -> Mask:
     """The pixels that a region encloses.
 
     Args:
-        region_type: One of `MASK_TYPES`.
+        shape: From `mask_shape`.
         value: The region's value.
         size: (H, W) of its image.
         name: Of the region, for messages.
@@ -44,7 +52,7 @@ def decode_region(region_type: str, value: Mapping[str, Any], size: Size, name: 
         ProtocolError: The value is broken or was made for an image of another size.
     """
     try:
-        return MASK_TYPES[region_type](value, size)
+        return _DECODERS[shape](value, size)
     except ProtocolError as error:
         raise ProtocolError(f"Region '{name}': {error}") from error
     except InputError as error:
@@ -73,28 +81,9 @@ def _bitmask(value: Mapping[str, Any], size: Size) -> Mask:
     return mask
 
 
-def _polygon(value: Mapping[str, Any], size: Size) -> Mask:
-    points = fields.sequence(value.get("points"), "points")
-    return _fill([_corner(point, f"points[{i}]", size) for i, point in enumerate(points)], size)
-
-
-def _vector(value: Mapping[str, Any], size: Size) -> Mask:
-    """A closed vector line; bends between its vertices are taken as straight."""
-    vertices = fields.sequence(value.get("vertices"), "vertices")
-    corners = []
-    for i, raw in enumerate(vertices):
-        vertex = fields.mapping(raw, f"vertices[{i}]")
-        corners.append(_corner([vertex.get("x"), vertex.get("y")], f"vertices[{i}]", size))
-    return _fill(corners, size)
-
-
-def _corner(point: object, name: str, size: Size) -> tuple[float, float]:
-    """A corner in pixels from the image's edge."""
-    pair = fields.sequence(point, name)
-    if len(pair) != 2:
-        raise ProtocolError(f"'{name}' must be two numbers, got {len(pair)}.")
-    x, y = (fields.number(v, name) for v in pair)
-    return x / 100 * size[1], y / 100 * size[0]
+def _outline(value: Mapping[str, Any], size: Size) -> Mask:
+    """A polygon or a closed vector line, whose bends between vertices are taken as straight."""
+    return _fill(outline_corners(value, size, "value"), size)
 
 
 def _rectangle(value: Mapping[str, Any], size: Size) -> Mask:
@@ -109,10 +98,10 @@ def _fill(corners: Sequence[tuple[float, float]], size: Size) -> Mask:
 def _ellipse(value: Mapping[str, Any], size: Size) -> Mask:
     """An ellipse about (x, y); its radii are in percent of the width and of the height."""
     height, width = size
-    numbers = {k: fields.number(value.get(k), k) for k in ("x", "y", "radiusX", "radiusY")}
+    numbers = {k: fields.percent(value.get(k), k) for k in ("x", "y", "radiusX", "radiusY")}
     turn = math.radians(fields.number(value.get("rotation") or 0, "rotation"))
     radius_x, radius_y = numbers["radiusX"] / 100 * width, numbers["radiusY"] / 100 * height
-    if radius_x <= 0 or radius_y <= 0:
+    if min(radius_x, radius_y) < 1e-6:
         raise ProtocolError("An ellipse needs two radii above 0.")
     rows, columns = np.ogrid[:height, :width]
     x = columns + 0.5 - numbers["x"] / 100 * width
@@ -123,12 +112,12 @@ def _ellipse(value: Mapping[str, Any], size: Size) -> Mask:
     return mask
 
 
-MASK_TYPES: dict[str, Callable[[Mapping[str, Any], Size], Mask]] = {
-    "brushlabels": _brush,
-    "bitmasklabels": _bitmask,
-    "polygonlabels": _polygon,
-    "vectorlabels": _vector,
-    "rectanglelabels": _rectangle,
-    "ellipselabels": _ellipse,
+_DECODERS: dict[str, Callable[[Mapping[str, Any], Size], Mask]] = {
+    "brush": _brush,
+    "bitmask": _bitmask,
+    "polygon": _outline,
+    "vector": _outline,
+    "rectangle": _rectangle,
+    "ellipse": _ellipse,
 }
-"""How each type of region that encloses pixels becomes a mask."""
+"""How each shape that encloses pixels becomes a mask."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import math
-import re
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,54 +20,9 @@ from backend.protocol.brush_rle import encode_brush
 from backend.protocol.clicks import Clicked
 from backend.protocol.labeling import AnswerKind, Control, LabelConfig
 from backend.protocol.predict import PredictRequest
-
-_REGION_ID = re.compile(r"([0-9a-f]{16})-(\d{1,4})(?:\.(\d{1,4}))?")
+from backend.protocol.region_ids import RegionId
 
 Response = dict[str, Any]
-
-
-def new_request_id() -> str:
-    """A fresh id of a request: 16 hexadecimal characters, by chance unique."""
-    return uuid.uuid4().hex[:16]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegionId:
-    """The id of a region that Strop made: ``<request>-<candidate>`` or ``...-<candidate>.<part>``.
-
-    Label Studio keeps it from the suggestion to the submitted annotation, so it joins a mask with
-    the clicks that made it.
-
-    Args:
-        request_id: Of the request that the region answers.
-        candidate: Which of the masks offered, counted from 0.
-        part: Which piece of the mask, where one region holds one piece only; else None.
-    """
-
-    request_id: str
-    candidate: int
-    part: int | None = None
-
-    def __str__(self) -> str:
-        return self.candidate_id if self.part is None else f"{self.candidate_id}.{self.part}"
-
-    @property
-    def candidate_id(self) -> str:
-        """The id without the part: what all pieces of a mask share."""
-        return f"{self.request_id}-{self.candidate}"
-
-    @classmethod
-    def parse(cls, text: str) -> RegionId | None:
-        """Read an id; None for ids that Label Studio made."""
-        match = _REGION_ID.fullmatch(text)
-        if match is None:
-            return None
-        request_id, candidate, part = match.groups()
-        return cls(
-            request_id=request_id,
-            candidate=int(candidate),
-            part=None if part is None else int(part),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +87,7 @@ def render_answer(
     request_id: str,
     model_version: str,
     style: AnswerStyle = AnswerStyle(),
+    replaces: str | None = None,
 ) -> Response:
     """The answer to a click: every candidate becomes a suggestion of its own.
 
@@ -142,6 +97,8 @@ def render_answer(
         request_id: From `new_request_id`; region ids carry it and the candidate's number.
         model_version: Of the model and its adapter; Label Studio shows it with predictions.
         style: How masks become regions.
+        replaces: Id of the region that the best mask is to replace: accepted under that region's
+            id, a suggestion takes its place.
 
     Raises:
         ProtocolError: Nothing was clicked, the labeling config has no control for the label, or a
@@ -150,13 +107,17 @@ def render_answer(
     clicked = request.clicked
     if clicked is None:
         raise ProtocolError("A request without clicks or a box has no answer.")
-    control = request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
-    target = _target(clicked)
+    config = request.label_config
+    control = config.answer_control(clicked.label, clicked.to_name, style.preferred)
+    clicked = replace(clicked, label=config.label_in(control, clicked.label, clicked.to_name))
     regions: list[Response] = []
     for number, candidate in enumerate(candidates):
         _check_size(candidate.mask, clicked.image_size)
         region_id = RegionId(request_id=request_id, candidate=number)
-        regions += _regions(target, control, candidate, region_id, style)
+        found = _regions(_target(clicked), control, candidate, region_id, style)
+        if number == 0 and replaces is not None:
+            found = _under_id(found, replaces)
+        regions += found
     score = _score(candidates[0].score) if candidates else 0.0
     return _response(regions, score, model_version)
 
@@ -182,6 +143,8 @@ def render_proposals(
         if control is not None:
             _check_size(offered.mask, target.image_size)
             region_id = RegionId(request_id=request_id, candidate=number)
+            label = label_config.label_in(control, target.label, target.to_name)
+            target = replace(target, label=label)
             regions += _regions(target, control, offered, region_id, style)
     return regions
 
@@ -226,7 +189,7 @@ def _regions(
     """One candidate's regions: one, or for outlines one for each piece of the mask."""
     if not candidate.mask.any():
         return []
-    values = _VALUES[control.kind](candidate.mask, style)
+    values = _VALUES[control.shape](candidate.mask, style)
     ids = [
         RegionId(request_id=region_id.request_id, candidate=region_id.candidate, part=part)
         for part in range(len(values))
@@ -234,9 +197,7 @@ def _regions(
     if len(values) == 1:
         ids = [region_id]
     envelope = {
-        "from_name": control.name,
         "to_name": target.to_name,
-        "type": control.kind,
         "original_width": target.image_size[1],
         "original_height": target.image_size[0],
         "image_rotation": 0,
@@ -245,9 +206,28 @@ def _regions(
     if target.item_index is not None:
         envelope["item_index"] = target.item_index
     return [
-        {**envelope, "id": str(one), "value": {**value, control.kind: [target.label]}}
+        {**envelope, **result, "id": str(one)}
         for one, value in zip(ids, values, strict=True)
+        for result in _results(control, target.label, value)
     ]
+
+
+def _under_id(regions: Sequence[Response], region_id: str) -> list[Response]:
+    """The first region under another id; pieces beside it keep their own."""
+    first = {region["id"] for region in regions[:1]}
+    return [{**r, "id": region_id if r["id"] in first else r["id"]} for r in regions]
+
+
+def _results(control: Control, label: str, value: Response) -> list[Response]:
+    """What the editor itself writes: a shape with its label, or the shape and then its label."""
+    if control.kind != control.shape:
+        labeled = {**value, control.kind: [label]}
+        return [{"from_name": control.name, "type": control.kind, "value": labeled}]
+    results: list[Response] = [{"from_name": control.name, "type": control.kind, "value": value}]
+    if control.label_control is not None:
+        labeled = {**value, "labels": [label]}
+        results.append({"from_name": control.label_control, "type": "labels", "value": labeled})
+    return results
 
 
 def _brush(mask: Mask, style: AnswerStyle) -> list[Response]:
@@ -312,9 +292,9 @@ def _rectangle(mask: Mask, style: AnswerStyle) -> list[Response]:
 
 
 _VALUES: dict[str, Callable[[Mask, AnswerStyle], list[Response]]] = {
-    AnswerKind.BRUSH.region_type: _brush,
-    AnswerKind.BITMASK.region_type: _bitmask,
-    AnswerKind.POLYGON.region_type: _polygon,
-    AnswerKind.VECTOR.region_type: _vector,
-    AnswerKind.RECTANGLE.region_type: _rectangle,
+    AnswerKind.BRUSH.value: _brush,
+    AnswerKind.BITMASK.value: _bitmask,
+    AnswerKind.POLYGON.value: _polygon,
+    AnswerKind.VECTOR.value: _vector,
+    AnswerKind.RECTANGLE.value: _rectangle,
 }

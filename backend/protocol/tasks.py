@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from adaptation.errors import ProtocolError
 from backend.protocol import fields
 from backend.protocol.labeling import LabelConfig
+from backend.protocol.task_values import find_value
+
+MAX_AHEAD = 8
+"""Images of one task that are loaded before anybody clicks on them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,28 +43,33 @@ class TaskRef:
         Raises:
             ProtocolError: The config has no such image, or the task's data has not.
         """
-        name = next(iter(config.images)) if to_name is None else to_name
-        key = config.images.get(name)
-        if key is None:
+        config = config.for_task(self.data)
+        name = next(iter(config.images), None) if to_name is None else to_name
+        expression = config.images.get(name or "")
+        if expression is None:
             raise ProtocolError(
                 f"The labeling config has no image '{name}' with a value from the task's data; "
-                f"it has: {', '.join(config.images)}."
+                f"it has: {', '.join(config.images) or 'none for this task'}."
             )
-        value = _look_up(self.data, key)
+        value = find_value(expression, self.data)
         if isinstance(value, list):
             value = value[item_index or 0] if 0 <= (item_index or 0) < len(value) else None
         if not isinstance(value, str) or not value:
             raise ProtocolError(
-                f"The data of task {self.task_id} has no image under '{key}', where the labeling "
-                f"config looks for '{name}'; it has: {', '.join(map(str, self.data)) or 'nothing'}."
+                f"The data of task {self.task_id} has no image under '{_shown(expression)}', where "
+                f"the labeling config looks for '{name}'; it has: {_keys(self.data)}."
             )
         return value
 
     def image_refs(self, config: LabelConfig) -> tuple[str, ...]:
         """The images of the task that can be loaded ahead; those that are missing are left out."""
-        return tuple(self._image_refs(config))
+        return tuple(islice(self._image_refs(config), MAX_AHEAD))
 
     def _image_refs(self, config: LabelConfig) -> Iterator[str]:
+        try:
+            config = config.for_task(self.data)
+        except ProtocolError:
+            return
         for name in config.images:
             try:
                 yield self.image_ref(config, name)
@@ -67,14 +77,14 @@ class TaskRef:
                 continue
 
 
-def _look_up(data: Mapping[str, Any], key: str) -> object:
-    """A value by its key or, where there is none, by a dotted way through nested objects."""
-    if key in data:
-        return data[key]
-    value: object = data
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+def _shown(expression: str) -> str:
+    """A tag's value as a message names it: a data key without its ``$``, more as it stands."""
+    return expression[1:] if expression.rfind("$") == 0 else expression
+
+
+def _keys(data: Mapping[str, Any]) -> str:
+    """The keys of a task's data, cut to a readable length."""
+    return ", ".join(map(str, islice(data, 20)))[:300] or "nothing"
 
 
 def parse_task(raw: object, name: str, project_id: str) -> TaskRef:

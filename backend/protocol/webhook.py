@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import reduce
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
-
 from adaptation.errors import ProtocolError
-from adaptation.masks import Mask
-from adaptation.types import Size
 from backend.protocol import fields
-from backend.protocol.labeling import AnswerKind, LabelConfig, parse_label_config
-from backend.protocol.regions import MASK_TYPES, decode_region, is_closed
-from backend.protocol.render import RegionId
+from backend.protocol.labeling import LabelConfig, parse_label_config
+from backend.protocol.submitted_regions import SubmittedRegion, parse_regions
 from backend.protocol.tasks import TaskRef, parse_project_id, parse_task
 
 logger = logging.getLogger(__name__)
 
-_NOT_RECTANGLE = tuple(kind for kind in AnswerKind if kind is not AnswerKind.RECTANGLE)
-
 
 class WebhookKind(str, Enum):
-    """What happened; actions that Strop does not know are OTHER, and are no error."""
+    """What happened: every action of Label Studio 1.23; others are OTHER, and are no error."""
 
     ANNOTATION_CREATED = "ANNOTATION_CREATED"
+    ANNOTATIONS_CREATED = "ANNOTATIONS_CREATED"
     ANNOTATION_UPDATED = "ANNOTATION_UPDATED"
     ANNOTATIONS_DELETED = "ANNOTATIONS_DELETED"
     TASKS_CREATED = "TASKS_CREATED"
+    TASKS_DELETED = "TASKS_DELETED"
+    PROJECT_CREATED = "PROJECT_CREATED"
     PROJECT_UPDATED = "PROJECT_UPDATED"
+    PROJECT_DELETED = "PROJECT_DELETED"
+    LABEL_LINK_CREATED = "LABEL_LINK_CREATED"
+    LABEL_LINK_UPDATED = "LABEL_LINK_UPDATED"
+    LABEL_LINK_DELETED = "LABEL_LINK_DELETED"
     START_TRAINING = "START_TRAINING"
     OTHER = "OTHER"
 
@@ -45,45 +45,10 @@ _KINDS = {kind.value: kind for kind in WebhookKind} | {
 Event = Literal["created", "updated", "deleted"]
 _EVENTS: dict[WebhookKind, Event] = {
     WebhookKind.ANNOTATION_CREATED: "created",
+    WebhookKind.ANNOTATIONS_CREATED: "created",
     WebhookKind.ANNOTATION_UPDATED: "updated",
     WebhookKind.ANNOTATIONS_DELETED: "deleted",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SubmittedRegion:
-    """One object of a submitted annotation; its mask is decoded only when asked for.
-
-    Args:
-        region_id: For an object that Strop suggested, the candidate's id (pieces of one candidate
-            are one object); otherwise Label Studio's own.
-        label: Its first label.
-        kind: ``brush``, ``bitmask``, ``polygon``, ``vector``, ``rectangle`` or ``ellipse``.
-        to_name: Its image's name in the labeling config.
-        image_size: (H, W) of its image.
-        item_index: Which image of a list of images, or None.
-        values: The value of each piece as submitted.
-    """
-
-    region_id: str
-    label: str
-    kind: str
-    to_name: str
-    image_size: Size
-    item_index: int | None
-    values: tuple[Mapping[str, Any], ...]
-
-    def mask(self) -> Mask:
-        """The pixels of all pieces, ``[H, W]`` bool.
-
-        Raises:
-            ProtocolError: A value is broken.
-        """
-        pieces = (
-            decode_region(f"{self.kind}labels", value, self.image_size, self.region_id)
-            for value in self.values
-        )
-        return reduce(np.logical_or, pieces)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,7 +118,7 @@ def parse_webhook(body: object) -> WebhookEvent:
     kind = _KINDS.get(action, WebhookKind.OTHER)
     raw_project = report.get("project")
     project = raw_project if isinstance(raw_project, Mapping) else {"id": raw_project}
-    project_id = parse_project_id(project["id"]) if project.get("id") is not None else None
+    project_id = _project_id(project.get("id"))
     config_text = project.get("label_config")
     config_text = config_text if isinstance(config_text, str) and config_text.strip() else None
     return WebhookEvent(
@@ -164,6 +129,15 @@ def parse_webhook(body: object) -> WebhookEvent:
         tasks=_tasks(report, project_id) if kind is WebhookKind.TASKS_CREATED else (),
         label_config_text=config_text,
     )
+
+
+def _project_id(value: object) -> str | None:
+    """The project's number; None where there is none, which must not lose what is reported."""
+    try:
+        return None if value is None else parse_project_id(value)
+    except ProtocolError as error:
+        logger.warning("Report without its project: %s", error)
+        return None
 
 
 def _tasks(report: Mapping[str, Any], project_id: str | None) -> tuple[TaskRef, ...]:
@@ -180,53 +154,125 @@ def _submissions(
     if event is None:
         return ()
     if event == "deleted":
-        return tuple(_deletions(report, project_id))
-    annotation = fields.mapping(report.get("annotation"), "annotation")
-    raw_task = report.get("task")
-    task = raw_task if isinstance(raw_task, Mapping) else {}
-    result = fields.sequence(annotation.get("result") or [], "annotation.result")
-    return (
-        Submission(
-            event=event,
-            annotation_id=fields.identifier(annotation.get("id"), "annotation.id"),
-            project_id=project_id or _optional_id(annotation.get("project")),
-            task_id=_optional_id(annotation.get("task")) or _optional_id(task.get("id")),
-            annotator=_optional_id(annotation.get("completed_by")),
-            created_at=_optional_text(annotation.get("created_at")),
-            updated_at=_optional_text(annotation.get("updated_at")),
-            lead_time_s=_optional_number(annotation.get("lead_time")),
-            was_cancelled=annotation.get("was_cancelled") is True,
-            regions=_regions(result, _optional_config(config_text)),
-        ),
+        return _deletions(report, project_id)
+    config = _optional_config(config_text)
+    name, annotations = _listed(report, "annotation", "annotations")
+    read = partial(_submission, event=event, project_id=project_id, config=config)
+    return _each(annotations, name, lambda raw, where: read(raw, where, _task_data(report, raw)))
+
+
+def _listed(report: Mapping[str, Any], *keys: str) -> tuple[str, Sequence[Any]]:
+    """What a report is about, which is one object or a list, and how to call one of them."""
+    key = next((key for key in keys if report.get(key) is not None), keys[0])
+    found = report.get(key)
+    if found is None:
+        expected = "a list" if key.endswith("s") else "an object"
+        raise ProtocolError(
+            f"'{key}' must be {expected}, got nothing: switch on the webhook's payload."
+        )
+    if isinstance(found, Mapping):
+        return key, [found]
+    return f"{key}[{{}}]", fields.sequence(found, key)
+
+
+def _each(
+    raws: Sequence[Any], name: str, read: Callable[[object, str], Submission]
+) -> tuple[Submission, ...]:
+    """All that can be read; the others are left out with a warning, where others there are."""
+    submissions: list[Submission] = []
+    errors: list[ProtocolError] = []
+    for i, raw in enumerate(raws):
+        try:
+            submissions.append(read(raw, name.format(i)))
+        except ProtocolError as error:
+            errors.append(error)
+    if errors and not submissions:
+        raise errors[0]
+    for reason in errors:
+        logger.warning("Annotation left out: %s", reason)
+    return tuple(submissions)
+
+
+def _submission(
+    raw: object,
+    name: str,
+    data: Mapping[str, Any],
+    *,
+    event: Event,
+    project_id: str | None,
+    config: LabelConfig | None,
+) -> Submission:
+    annotation = fields.mapping(raw, name)
+    result = fields.sequence(annotation.get("result") or [], f"{name}.result")
+    return Submission(
+        event=event,
+        annotation_id=fields.identifier(annotation.get("id"), f"{name}.id"),
+        project_id=project_id or _project_id(annotation.get("project")),
+        task_id=_optional_id(annotation.get("task")) or _optional_id(data.get("id")),
+        annotator=_optional_id(annotation.get("completed_by")),
+        created_at=_optional_text(annotation.get("created_at")),
+        updated_at=_optional_text(annotation.get("updated_at")),
+        lead_time_s=_optional_number(annotation.get("lead_time")),
+        was_cancelled=annotation.get("was_cancelled") is True,
+        regions=parse_regions(result, f"{name}.result", _of_task(config, data)),
     )
 
 
-def _deletions(report: Mapping[str, Any], project_id: str | None) -> Iterator[Submission]:
+def _task_data(report: Mapping[str, Any], annotation: object) -> Mapping[str, Any]:
+    """The annotation's task, as the report holds it: alone, or among those of many annotations."""
+    raw = report.get("task")
+    tasks = raw if isinstance(raw, list) else [raw]
+    known = [task for task in tasks if isinstance(task, Mapping)]
+    if len(tasks) == 1:
+        return known[0] if known else {}
+    wanted = annotation.get("task") if isinstance(annotation, Mapping) else None
+    return next((task for task in known if wanted is not None and task.get("id") == wanted), {})
+
+
+def _of_task(config: LabelConfig | None, task: Mapping[str, Any]) -> LabelConfig | None:
+    data = task.get("data")
+    try:
+        return config and config.for_task(data if isinstance(data, Mapping) else {})
+    except ProtocolError as error:
+        logger.warning("Submission read without its labeling config: %s", error)
+        return None
+
+
+def _deletions(report: Mapping[str, Any], project_id: str | None) -> tuple[Submission, ...]:
     """Deleted annotations: a list of them, or one from older servers."""
-    one = report.get("annotation")
-    raw_annotations = [one] if one is not None else report.get("annotations")
-    for i, raw in enumerate(fields.sequence(raw_annotations, "annotations")):
+    name, annotations = _listed(report, "annotations", "annotation")
+
+    def read(raw: object, where: str) -> Submission:
         annotation_id = raw.get("id") if isinstance(raw, Mapping) else raw
-        yield Submission(
+        return Submission(
             event="deleted",
-            annotation_id=fields.identifier(annotation_id, f"annotations[{i}].id"),
+            annotation_id=fields.identifier(annotation_id, f"{where}.id"),
             project_id=project_id,
         )
+
+    return _each(annotations, name, read)
 
 
 def _optional_id(value: object) -> str | None:
     """A number as text; users and tasks come bare or as objects."""
     if isinstance(value, Mapping):
         value = value.get("id")
-    return str(value) if isinstance(value, (int, str)) and value != "" else None
+    try:
+        return None if value is None else fields.identifier(value, "id")
+    except ProtocolError:
+        return None
 
 
 def _optional_text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    is_text = isinstance(value, str) and 0 < len(value) <= fields.MAX_ID_LENGTH
+    return fields.storable(str(value)) if is_text else None
 
 
 def _optional_number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    try:
+        return fields.number(value, "number")
+    except ProtocolError:
+        return None
 
 
 def _optional_config(text: str | None) -> LabelConfig | None:
@@ -236,84 +282,3 @@ def _optional_config(text: str | None) -> LabelConfig | None:
     except ProtocolError as error:
         logger.warning("Submission read without its labeling config: %s", error)
         return None
-
-
-def _regions(result: Sequence[Any], config: LabelConfig | None) -> tuple[SubmittedRegion, ...]:
-    """The objects with masks; a broken region is left out with a warning, the others stay."""
-    regions: dict[str, SubmittedRegion] = {}
-    for index, raw in enumerate(result):
-        try:
-            region = _parse_region(raw, f"annotation.result[{index}]", config)
-        except ProtocolError as error:
-            logger.warning("Submitted region left out: %s", error)
-            continue
-        if region is not None:
-            earlier = regions.get(region.region_id)
-            regions[region.region_id] = region if earlier is None else _join(earlier, region)
-    return tuple(regions.values())
-
-
-def _join(first: SubmittedRegion, second: SubmittedRegion) -> SubmittedRegion:
-    """Two pieces of one object; of pieces that cannot be joined the first stays alone."""
-    if (first.kind, first.image_size) != (second.kind, second.image_size):
-        logger.warning("Pieces of region %s do not fit together; one is left out", first.region_id)
-        return first
-    return SubmittedRegion(
-        region_id=first.region_id,
-        label=first.label,
-        kind=first.kind,
-        to_name=first.to_name,
-        image_size=first.image_size,
-        item_index=first.item_index,
-        values=first.values + second.values,
-    )
-
-
-def _parse_region(raw: object, name: str, config: LabelConfig | None) -> SubmittedRegion | None:
-    """An object, or None for results that are none: choices, points, prompts, open lines.
-
-    With "keep label selected" the editor repeats a brush region as one of type
-    ``keypointlabels``, with the same id and run lengths; it is one of those that are none.
-    """
-    result = fields.mapping(raw, name)
-    region_type = result.get("type")
-    if region_type not in MASK_TYPES:
-        return None
-    value = fields.mapping(result.get("value"), f"{name}.value")
-    labels = fields.sequence(value.get(region_type), f"{name}.value.{region_type}")
-    text_id = fields.identifier(result.get("id"), f"{name}.id")
-    own_id = RegionId.parse(text_id)
-    label = fields.text(labels[0] if labels else None, f"{name}.value.{region_type}[0]")
-    to_name = fields.text(result.get("to_name"), f"{name}.to_name")
-    if not is_closed(region_type, value):
-        return None
-    if own_id is None and _is_prompt(result, region_type, label, to_name, config):
-        return None
-    item_index = result.get("item_index")
-    return SubmittedRegion(
-        region_id=text_id if own_id is None else own_id.candidate_id,
-        label=label,
-        kind=region_type.removesuffix("labels"),
-        to_name=to_name,
-        image_size=fields.image_size(result, name),
-        item_index=item_index if isinstance(item_index, int) else None,
-        values=(value,),
-    )
-
-
-def _is_prompt(
-    result: Mapping[str, Any],
-    region_type: str,
-    label: str,
-    to_name: str,
-    config: LabelConfig | None,
-) -> bool:
-    """Whether a rectangle was drawn to ask for a mask and only stayed behind in the annotation.
-
-    So it is when it comes from a smart tool while masks of its label have a control of their own.
-    """
-    if region_type != AnswerKind.RECTANGLE.region_type or config is None:
-        return False
-    control = config.control(result.get("from_name"))
-    is_smart = control is not None and control.is_smart
-    return is_smart and config.find_answer_control(label, to_name, _NOT_RECTANGLE) is not None

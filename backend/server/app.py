@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 import logging
 import secrets
 
@@ -13,10 +10,11 @@ from werkzeug.exceptions import HTTPException
 
 from adaptation.errors import ImageError, InputError, ModelError, StoreError, StropError
 from backend.label_studio.client import LabelStudioError
-from backend.server import routes
+from backend.server import insights, routes
+from backend.server.password import PasswordCheck
 from backend.service.service import BusyError, SegmentationService
 from backend.settings import Settings
-from backend.wiring import build_service
+from backend.wiring import build_insights, build_service
 
 logger = logging.getLogger(__name__)
 
@@ -49,44 +47,16 @@ def create_app(settings: Settings, service: SegmentationService | None = None) -
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["strop"] = build_service(settings) if service is None else service
     app.register_blueprint(routes.blueprint)
+    if settings.insights.is_on:
+        service = app.extensions["strop"]
+        app.extensions["strop-insights"] = build_insights(settings, service.journal)
+        app.register_blueprint(insights.blueprint)
     if settings.basic_auth is not None:
-        app.before_request(_PasswordCheck(*settings.basic_auth))
+        app.before_request(PasswordCheck(*settings.basic_auth))
     app.register_error_handler(StropError, _known_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unknown_error)
     return app
-
-
-class _PasswordCheck:
-    """Demands basic auth of every request, in constant time.
-
-    Args:
-        username: The name.
-        password: The password.
-    """
-
-    def __init__(self, username: str, password: str) -> None:
-        self._expected = f"{username}:{password}".encode()
-
-    def __call__(self) -> Response | None:
-        given = _basic_credentials(request.headers.get("Authorization", ""))
-        if hmac.compare_digest(given, self._expected):
-            return None
-        refusal = jsonify(error="This backend wants a user name and a password (basic auth).")
-        refusal.status_code = 401
-        refusal.headers["WWW-Authenticate"] = 'Basic realm="strop", charset="UTF-8"'
-        return refusal
-
-
-def _basic_credentials(header: str) -> bytes:
-    """``name:password`` of an Authorization header; empty where there is none."""
-    scheme, _, encoded = header.partition(" ")
-    if scheme.lower() != "basic":
-        return b""
-    try:
-        return base64.b64decode(encoded.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        return b""
 
 
 def status_of(error: StropError) -> int:

@@ -16,7 +16,10 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 
 from adaptation.errors import StropError
+from backend.server.allocator import share_arenas, start_trimming
 from backend.server.app import create_app
+from backend.server.buffering import worker_for
+from backend.server.folder_lock import lock_folder
 from backend.server.ports import address, check_port
 from backend.settings import Settings
 
@@ -61,7 +64,7 @@ class GunicornApplication(BaseApplication):
         server = self._settings.server
         options: dict[str, object] = {
             "bind": address(server.host, server.port),
-            "worker_class": "gthread",
+            "worker_class": worker_for(int(server.max_request_mb * 1e6)),
             "workers": 1,
             "threads": server.threads,
             "timeout": LOAD_TIMEOUT_S,
@@ -82,11 +85,13 @@ class GunicornApplication(BaseApplication):
         Raises:
             AppImportError: With the message of the deliberate error behind it.
         """
+        share_arenas()
         try:
             app = create_app(self._settings)
         except StropError as error:
             raise AppImportError(f"strop: {error}") from error
         host, port = self._settings.server.host, self._settings.server.port
+        start_trimming()
         logger.info("ready on http://%s", address(host, port))
         return app
 
@@ -95,8 +100,9 @@ def serve(settings: Settings) -> NoReturn:
     """Serve until a signal stops it, and end the process with an exit code.
 
     Raises:
-        SettingsError: The port is taken.
+        SettingsError: The port is taken, or the data folder belongs to another server.
     """
+    lock_folder(settings.data_dir)  # held until this process and its worker have ended
     check_port(settings.server.host, settings.server.port)
     parent = os.getpid()
     try:

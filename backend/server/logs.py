@@ -14,14 +14,15 @@ class LineFormatter(logging.Formatter):
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, libraries: str = "warning") -> None:
     """Send everything to standard error.
 
     Args:
-        level: debug, info, warning or error; libraries speak up from warning on, or at debug.
+        level: debug, info, warning or error.
+        libraries: From which level on others' code speaks up.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.basicConfig(level=libraries.upper(), handlers=[handler], force=True)
     for name in ("adaptation", "backend"):
         logging.getLogger(name).setLevel(level.upper())

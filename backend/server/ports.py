@@ -22,7 +22,8 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             reasons = {
-                errno.EADDRINUSE: "another program listens there: stop it, or choose --port",
+                errno.EADDRINUSE: "another program listens there: stop it, or choose another with "
+                f'--port {port + 1} (make serve ARGS="--port {port + 1}")',
                 errno.EACCES: "ports below 1024 need privileges: choose a higher --port",
             }
             reason = reasons.get(error.errno or 0, error.strerror or "it is no address here")

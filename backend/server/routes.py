@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from typing import Any, cast
 
 from flask import Blueprint, current_app, request
 
-from adaptation.errors import ProtocolError
+from backend.server.buffering import BufferedSocket
+from backend.server.json_body import parse_body
 from backend.service.service import SegmentationService
 
 blueprint = Blueprint("strop", __name__)
@@ -20,15 +21,14 @@ def _service() -> SegmentationService:
 
 
 def _body() -> object:
-    """The request's JSON, whatever its content type says.
+    """The request's JSON, whatever its content type says."""
+    return parse_body(request.get_data(cache=False))
 
-    Raises:
-        ProtocolError: It is not JSON.
-    """
-    try:
-        return json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError):
-        raise ProtocolError("The request's body must be JSON, and it is not.") from None
+
+def _is_gone() -> Callable[[], bool]:
+    """Tells whether this request's client has hung up, where the server can tell."""
+    connection = request.environ.get("gunicorn.socket")
+    return connection.is_gone if isinstance(connection, BufferedSocket) else lambda: False
 
 
 @blueprint.get("/")
@@ -47,7 +47,7 @@ def setup() -> Reply:
 @blueprint.post("/predict")
 def predict() -> Reply:
     """A click, an opened task, or a batch of tasks."""
-    return _service().predict(_body())
+    return _service().predict(_body(), _is_gone())
 
 
 @blueprint.post("/webhook")

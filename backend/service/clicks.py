@@ -11,11 +11,11 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adaptation.errors import InputError
-from adaptation.journal import Journal
+from adaptation.journal import SpoolingJournal
 from adaptation.journal.records import utc_now
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import Answer, InteractivePredictor
@@ -36,6 +36,8 @@ from backend.protocol import (
     render_answer,
     render_nothing,
 )
+from backend.service.editing import find_edited
+from backend.service.patience import GivenUpError, Patience
 from backend.service.prompt_state import CombinedPrompt, DrawnBoxes, ObjectKey, ObjectStates, Place
 from backend.service.records import (
     ClickJob,
@@ -54,6 +56,10 @@ DRAFT_PIXELS = 1_000_000
 """Masks that are kept but not shown are drawn at this many pixels of their view at most, and then
 enlarged: their borders are a pixel or two off in an image of a dozen megapixels, where one logit
 covers forty pixels, and a click is answered in three quarters of the time."""
+
+
+LIKELY_DONE = 0.9
+"""Predicted IoU from which no further click on an object is expected, and none prepared for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +139,7 @@ class ClickHandler:
         *,
         served: ServedModel,
         encoder: Encoder,
-        journal: Journal,
+        journal: SpoolingJournal,
         memory: PromptState,
         ahead: Prefetcher | None,
         link_late: Callable[[], None],
@@ -147,19 +153,20 @@ class ClickHandler:
         self._link_late, self._keeper, self._options = link_late, keeper, options
         self._turns, self._slots = NewestWinsQueue(), Slots(options.decodes)
 
-    def answer(self, request: PredictRequest, clicked: Clicked, watch: Stopwatch) -> dict[str, Any]:
+    def answer(
+        self, request: PredictRequest, clicked: Clicked, watch: Stopwatch, patience: Patience
+    ) -> dict[str, Any]:
         """Answer a click with masks, or one that nobody wants answered any more with none.
 
         Raises:
             StropError: The labeling config has no control for a mask, the image cannot be read,
                 the clicks do not fit it, or a store fails.
         """
-        style = self._options.style
-        request.label_config.answer_control(clicked.label, clicked.to_name, style.preferred)
+        clicked = self._as_answered(request, clicked)
         served = self.served
         with served.learning.click():
-            job = self._job(clicked, watch)
-            result = self._in_turn(served, job, watch)
+            job = self._job(request, clicked, watch)
+            result = self._in_turn(served, job, watch, patience)
             with watch.stage("render"):
                 if result is None:
                     rendered = render_nothing(request, served.version)
@@ -172,7 +179,14 @@ class ClickHandler:
 
     # What is asked -------------------------------------------------------------------------------
 
-    def _job(self, clicked: Clicked, watch: Stopwatch) -> ClickJob:
+    def _as_answered(self, request: PredictRequest, clicked: Clicked) -> Clicked:
+        """The click, with its label as the submission of its mask will name it."""
+        config, preferred = request.label_config, self._options.style.preferred
+        control = config.answer_control(clicked.label, clicked.to_name, preferred)
+        label = config.label_in(control, clicked.label, clicked.to_name)
+        return replace(clicked, label=label)
+
+    def _job(self, request: PredictRequest, clicked: Clicked, watch: Stopwatch) -> ClickJob:
         arrived_at = utc_now()
         n_clicks, most = len(clicked.clicks), self._options.max_clicks
         if n_clicks > most:
@@ -186,6 +200,9 @@ class ClickHandler:
         check_image_size(clicked, identity.size)
         place = Place(task.project_id, task.task_id, clicked.to_name, clicked.label)
         prompt = self._combined(place, clicked)
+        edited = None if prompt.box is not None else find_edited(request.editable, clicked)
+        if edited is not None:
+            prompt = edited.prompt(prompt)
         return ClickJob(
             request_id=new_request_id(),
             arrived_at=arrived_at,
@@ -193,6 +210,7 @@ class ClickHandler:
             prompt=prompt,
             image=image,
             identity=identity,
+            edited=edited,
         )
 
     def _combined(self, place: Place, clicked: Clicked) -> CombinedPrompt:
@@ -203,38 +221,66 @@ class ClickHandler:
 
     # What is answered ----------------------------------------------------------------------------
 
-    def _in_turn(self, served: ServedModel, job: ClickJob, watch: Stopwatch) -> ClickResult | None:
-        """Compute and keep the answer when the object's turn comes; None if there is none."""
-        with ExitStack() as turn:
-            with watch.stage("turn"):
-                is_wanted = turn.enter_context(self._turns.take(job.key, job.prompt.ids))
-            outcome = _outcome(job, is_wanted)
-            result = self._compute(served, job, watch) if outcome == "answered" else None
-            record = interaction_record(job, served.sam, watch, outcome, result)
-            with watch.stage("journal"):
-                receipt = self._journal.append_interaction(record)
-            if result is not None:
-                self._memory.states.put(job.key, result.answer.state, served.sam.decoder_id)
+    def _in_turn(
+        self, served: ServedModel, job: ClickJob, watch: Stopwatch, patience: Patience
+    ) -> ClickResult | None:
+        """Compute and keep the answer when the object's turn comes; None if there is none.
+
+        Raises:
+            GivenUpError: Nobody waits for it any more; the click is in the journal.
+        """
+        try:
+            with ExitStack() as turn:
+                with watch.stage("turn"):
+                    is_wanted = turn.enter_context(
+                        self._turns.take(job.key, job.prompt.ids, patience.check)
+                    )
+                outcome, result = _outcome(job, is_wanted), None
+                if outcome == "answered":
+                    result = self._compute(served, job, watch, patience)
+                self._keep(served, job, watch, outcome, result)
+                if result is not None:
+                    self._memory.states.put(job.key, result.answer.state, served.sam.decoder_id)
+                return result
+        except GivenUpError:
+            self._keep(served, job, watch, "given up", None)
+            raise
+
+    def _keep(
+        self,
+        served: ServedModel,
+        job: ClickJob,
+        watch: Stopwatch,
+        outcome: Outcome,
+        result: ClickResult | None,
+    ) -> None:
+        """Write a click down; it is durable when this returns."""
+        record = interaction_record(job, served.sam, watch, outcome, result)
+        with watch.stage("journal"):
+            receipt = self._journal.append_interaction(record)
         if receipt.needs_link:
             self._link_late()
-        return result
 
-    def _compute(self, served: ServedModel, job: ClickJob, watch: Stopwatch) -> ClickResult:
+    def _compute(
+        self, served: ServedModel, job: ClickJob, watch: Stopwatch, patience: Patience
+    ) -> ClickResult:
         clicks, box = job.prompt.points, job.prompt.rectangle
         place = job.key.place
         weights, version = served.learning.weights(place.project_id, place.label, place.task_id)
         state = self._memory.states.before(job.key, clicks, box, served.sam.decoder_id)
+        if state is None and job.edited is not None:
+            state = served.interaction.state_of(job.edited.mask, clicks[:1])
 
         def encode(view: View) -> Embedding:
             with watch.stage("embedding"), self._slots.lent():
-                return self._encoder.embed(job.image, job.identity, view)
+                return self._encoder.embed(job.image, job.identity, view, patience.left_s())
 
         with ExitStack() as slot:
             with watch.stage("slot"):
-                slot.enter_context(self._slots.held())
+                slot.enter_context(self._slots.held(patience.check))
             with watch.stage("decode"):
                 answer = served.interaction.resume(
-                    encode, job.identity.size, clicks, box, state, weights
+                    encode, job.identity.size, clicks, box, state, weights, patience.check
                 )
             with watch.stage("masks"):
                 return self._result(served, job, answer, version)
@@ -257,6 +303,7 @@ class ClickHandler:
     def _render(
         self, request: PredictRequest, job: ClickJob, result: ClickResult, version: str
     ) -> dict[str, Any]:
+        style, edited = self._options.style, job.edited
         return render_answer(
             request,
             [
@@ -266,7 +313,8 @@ class ClickHandler:
             ],
             request_id=job.request_id,
             model_version=version,
-            style=self._options.style,
+            style=style if edited is None else edited.style(style),
+            replaces=None if edited is None else edited.region_id,
         )
 
     # What comes of it ----------------------------------------------------------------------------
@@ -280,6 +328,9 @@ class ClickHandler:
 
     def _look_ahead(self, served: ServedModel, job: ClickJob, answer: Answer) -> None:
         if self._ahead is None:
+            return
+        is_quiet = not self._turns.n_present() and self._ahead.is_idle()
+        if not is_quiet or answer.predicted_iou >= LIKELY_DONE:
             return
         view = served.interaction.next_view(answer)
         if view != answer.view:

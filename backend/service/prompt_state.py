@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from cachetools import LRUCache, TTLCache
 
 from adaptation.predictor.interactive import ObjectState
 from adaptation.types import Box, Click
@@ -43,10 +45,24 @@ class ObjectKey:
     object_id: str
 
 
-@dataclass(slots=True)
-class _Kept:
-    states: tuple[tuple[str, ObjectState], ...]
-    used_at: float
+class KeptStates(Protocol):
+    """Where the newest states outlive the process: `backend.service.state_files.StateFiles`."""
+
+    def save(self, key: ObjectKey, state: ObjectState, decoder_id: str) -> None:
+        """Keep one; returns at once."""
+
+    def load(self, key: ObjectKey) -> tuple[str, ObjectState] | None:
+        """The decoder's id and the state of an object."""
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Remove those of a task."""
+
+    def close(self) -> None:
+        """Write what waits."""
+
+
+_States = tuple[tuple[str, ObjectState], ...]
+"""An object's, the newest first, each with the base decoder that made it."""
 
 
 class ObjectStates:
@@ -55,17 +71,24 @@ class ObjectStates:
     Args:
         max_objects: Objects remembered at most.
         ttl_s: Seconds after which an untouched object is forgotten.
+        files: The newest states on the disk, for what is forgotten here; None: none.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, *, max_objects: int, ttl_s: float, clock: Clock = time.monotonic) -> None:
-        self._max_objects, self._ttl_s, self._clock = max_objects, ttl_s, clock
-        self._kept: OrderedDict[ObjectKey, _Kept] = OrderedDict()
+    def __init__(
+        self,
+        *,
+        max_objects: int,
+        ttl_s: float,
+        files: KeptStates | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._kept: TTLCache[ObjectKey, _States] = TTLCache(max_objects, ttl_s, clock)
+        self._files = files
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         with self._lock:
-            self._expire()
             return len(self._kept)
 
     def before(
@@ -76,9 +99,10 @@ class ObjectStates:
         A state of another base decoder is none: its clicks are answered anew.
         """
         with self._lock:
-            self._expire()
-            kept = self._kept.get(key)
-            states = kept.states if kept is not None else ()
+            states = self._kept.get(key, ())
+        if self._files is not None and not states:
+            found = self._files.load(key)
+            states = () if found is None else (found,)
         fitting = [
             state for maker, state in states if maker == decoder_id and state.precedes(clicks, box)
         ]
@@ -87,26 +111,23 @@ class ObjectStates:
     def put(self, key: ObjectKey, state: ObjectState, decoder_id: str = "") -> None:
         """Remember the newest state of an object, and which base decoder made it."""
         with self._lock:
-            old = self._kept.pop(key, None)
-            states = ((decoder_id, state), *(old.states if old is not None else ()))
-            self._kept[key] = _Kept(states[:KEPT_STATES], self._clock())
-            self._expire()
+            states = ((decoder_id, state), *self._kept.get(key, ()))
+            self._kept[key] = states[:KEPT_STATES]
+        if self._files is not None:
+            self._files.save(key, state, decoder_id)
 
     def forget_task(self, project_id: str, task_id: str) -> None:
         """Forget all objects of a task: it was submitted."""
         with self._lock:
             for key in [k for k in self._kept if _is_in_task(k.place, project_id, task_id)]:
-                del self._kept[key]
+                self._kept.pop(key, None)
+        if self._files is not None:
+            self._files.forget_task(project_id, task_id)
 
-    def _expire(self) -> None:
-        oldest_allowed = self._clock() - self._ttl_s
-        while self._kept:
-            oldest = next(iter(self._kept))
-            if len(self._kept) <= self._max_objects and (
-                self._kept[oldest].used_at >= oldest_allowed
-            ):
-                return
-            del self._kept[oldest]
+    def close(self) -> None:
+        """Write what waits to be written."""
+        if self._files is not None:
+            self._files.close()
 
 
 @dataclass(slots=True)
@@ -178,20 +199,18 @@ class DrawnBoxes:
     def __init__(
         self, *, ttl_s: float, max_places: int = 4096, clock: Clock = time.monotonic
     ) -> None:
-        self._ttl_s, self._max_places, self._clock = ttl_s, max_places, clock
-        self._drawn: OrderedDict[Place, _DrawnBox] = OrderedDict()
+        self._ttl_s, self._clock = ttl_s, clock
+        self._drawn: LRUCache[Place, _DrawnBox] = LRUCache(max_places)
         self._lock = threading.Lock()
 
     def with_box(self, place: Place, box_id: str, box: Box) -> CombinedPrompt:
         """A rectangle arrived: remember it; its clicks come along if it only moved."""
         with self._lock:
-            old = self._drawn.pop(place, None)
+            old = self._drawn.get(place)
             drawn = _DrawnBox(box_id, box, self._clock())
             if old is not None and old.box_id == box_id:
                 drawn.click_ids, drawn.clicks = old.click_ids, old.clicks
             self._drawn[place] = drawn
-            while len(self._drawn) > self._max_places:
-                self._drawn.popitem(last=False)
             return CombinedPrompt(box_id, drawn.clicks, (box_id, box))
 
     def with_clicks(self, place: Place, clicks: tuple[tuple[str, Click], ...]) -> CombinedPrompt:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
@@ -24,11 +23,15 @@ from adaptation.predictor.interactive import Answer
 from adaptation.predictor.zoom import View
 from backend.images.loader import ImageIdentity, TaskImage
 from backend.images.sources import public_reference
-from backend.protocol import RegionId, Submission, SubmittedRegion
+from backend.protocol import MAX_MASK_PIXELS, RegionId, Submission, SubmittedRegion
+from backend.service.editing import EditedMask
 from backend.service.prompt_state import CombinedPrompt, ObjectKey
 from backend.service.stopwatch import Stopwatch
 
 logger = logging.getLogger(__name__)
+
+SENSIBLE_YEARS = range(1970, 2200)
+"""Times outside of these are slips; at the calendar's edge they overflow wherever they are used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,7 @@ class ClickJob:
         prompt: Its clicks and its box.
         image: Where it lies.
         identity: The image's digest and size.
+        edited: The region that it edits, if it does.
     """
 
     request_id: str
@@ -50,6 +54,7 @@ class ClickJob:
     prompt: CombinedPrompt
     image: TaskImage
     identity: ImageIdentity
+    edited: EditedMask | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,8 +89,9 @@ class ClickResult:
     adapter_version: str
 
 
-Outcome = Literal["answered", "superseded", "nothing positive"]
-"""Why a request got masks or none: computed; a newer one waited; there was no object to find."""
+Outcome = Literal["answered", "superseded", "nothing positive", "given up"]
+"""Why a request got masks or none: computed; a newer one waited; there was no object to find; its
+client hung up, or its time was over."""
 
 
 def interaction_record(
@@ -113,10 +119,10 @@ def interaction_record(
         encoder_id=sam.encoder_id,
         decoder_id=sam.decoder_id,
         adapter_version="" if result is None else result.adapter_version,
-        candidates=() if result is None else _candidates(job.request_id, result),
+        candidates=() if result is None else _candidates(job, result),
         view=None if result is None else _crop(result.answer),
         timings_ms=watch.stages_ms(),
-        context={"to_name": place.to_name, "outcome": outcome},
+        context={"to_name": place.to_name, "outcome": outcome, **_edit(job)},
     )
 
 
@@ -126,10 +132,22 @@ def compressed(in_view: Mask, answer: Answer) -> Rle:
     return encode_part_rle(in_view, view.size, answer.image_size, view.x0, view.y0)
 
 
-def _candidates(request_id: str, result: ClickResult) -> tuple[CandidateRecord, ...]:
+def _edit(job: ClickJob) -> dict[str, str]:
+    """The region that was edited: its mask was fed back at the first click."""
+    return {} if job.edited is None else {"edited": job.edited.region_id}
+
+
+def _region_id(job: ClickJob, index: int) -> str:
+    """The id that a candidate is offered under: an edited region's own, or a new one."""
+    if index == 0 and job.edited is not None:
+        return job.edited.region_id
+    return str(RegionId(request_id=job.request_id, candidate=index))
+
+
+def _candidates(job: ClickJob, result: ClickResult) -> tuple[CandidateRecord, ...]:
     return tuple(
         CandidateRecord(
-            region_id=str(RegionId(request_id=request_id, candidate=index)),
+            region_id=_region_id(job, index),
             rle=drawn.rle,
             predicted_iou=drawn.predicted_iou,
             was_shown=drawn.shown is not None and bool(drawn.shown.any()),
@@ -162,7 +180,9 @@ def _crop(answer: Answer) -> tuple[int, int, int, int] | None:
 # Submissions -------------------------------------------------------------------------------------
 
 
-def submission_record(submission: Submission, project_id: str, at: datetime) -> SubmissionRecord:
+def submission_record(
+    submission: Submission, project_id: str, at: datetime, max_pixels: int = MAX_MASK_PIXELS
+) -> SubmissionRecord:
     """The journal's record of a submission, with its masks decoded.
 
     A region whose mask cannot be decoded is kept without one: the rest of the annotation counts.
@@ -171,6 +191,7 @@ def submission_record(submission: Submission, project_id: str, at: datetime) -> 
         submission: As Label Studio sent it.
         project_id: Where the submission itself does not say.
         at: When it arrived, UTC.
+        max_pixels: Of an image whose masks are decoded.
     """
     return SubmissionRecord(
         event=submission.event,
@@ -179,34 +200,36 @@ def submission_record(submission: Submission, project_id: str, at: datetime) -> 
         task_id=submission.task_id,
         annotator=submission.annotator,
         received_at=at,
-        created_at=_parse_time(submission.created_at),
-        updated_at=_parse_time(submission.updated_at),
+        created_at=parse_time(submission.created_at),
+        updated_at=parse_time(submission.updated_at),
         lead_time_s=submission.lead_time_s,
         was_cancelled=submission.was_cancelled,
-        regions=_regions(submission.regions),
+        regions=tuple(_region(region, max_pixels) for region in submission.regions),
         idempotency_key=submission.idempotency_key,
     )
 
 
-def _regions(regions: Sequence[SubmittedRegion]) -> tuple[RegionRecord, ...]:
-    return tuple(_region(region) for region in regions)
-
-
-def _region(region: SubmittedRegion) -> RegionRecord:
+def _region(region: SubmittedRegion, max_pixels: int) -> RegionRecord:
     try:
-        rle = encode_rle(region.mask())
+        rle = encode_rle(region.mask(max_pixels))
     except InputError as error:
         logger.warning("the mask of region %s cannot be decoded: %s", region.region_id, error)
+        rle = None
+    except Exception:
+        # A fault in here must not lose the annotation's other regions.
+        logger.exception("the mask of region %s cannot be decoded", region.region_id)
         rle = None
     return RegionRecord(region_id=region.region_id, label=region.label, kind=region.kind, rle=rle)
 
 
-def _parse_time(text: str | None) -> datetime | None:
-    """An ISO 8601 time; None where it is missing or none."""
+def parse_time(text: str | None) -> datetime | None:
+    """An ISO 8601 time; None where it is missing, none, or in no year that Label Studio knew."""
     if text is None:
         return None
     try:
         time = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
+        time = time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
+        time = time.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         return None
-    return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)
+    return time if time.year in SENSIBLE_YEARS else None

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+Check = Callable[[], object]
+"""Raises what should end the waiting."""
+
+LOOK_S = 0.5
+"""Between two checks of a request that waits."""
+
+
+@contextmanager
+def _acquired(lock: threading.Lock | threading.Semaphore, check: Check) -> Iterator[None]:
+    while not lock.acquire(timeout=LOOK_S):
+        check()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +54,9 @@ class NewestWinsQueue:
         self._numbers = itertools.count()
 
     @contextmanager
-    def take(self, key: Hashable, click_ids: frozenset[str]) -> Iterator[bool]:
+    def take(
+        self, key: Hashable, click_ids: frozenset[str], check: Check = lambda: None
+    ) -> Iterator[bool]:
         """Wait for the object's turn; yields False where the answer is not wanted any more.
 
         That is so when a later request with at least the same clicks waits already, or was
@@ -47,19 +65,20 @@ class NewestWinsQueue:
         Args:
             key: The object.
             click_ids: The ids of the request's clicks.
+            check: Called now and then while it waits; what it raises ends the waiting.
         """
         line, ticket = self._join(key, click_ids)
         try:
-            with line.at_work:
+            with _acquired(line.at_work, check):
                 with self._lock:
-                    line.waiting.remove(ticket)
                     later = (*line.waiting, *line.answered)
                     is_wanted = not any(ticket.is_superseded_by(other) for other in later)
+                    line.waiting.remove(ticket)
                 yield is_wanted
                 with self._lock:
                     line.answered.append(ticket)
         finally:
-            self._leave(key, line)
+            self._leave(key, line, ticket)
 
     def n_present(self) -> int:
         """Requests at work and waiting, of all objects."""
@@ -74,8 +93,10 @@ class NewestWinsQueue:
             line.waiting.append(ticket)
         return line, ticket
 
-    def _leave(self, key: Hashable, line: _Line) -> None:
+    def _leave(self, key: Hashable, line: _Line, ticket: _Ticket) -> None:
         with self._lock:
+            if ticket in line.waiting:
+                line.waiting.remove(ticket)
             line.present -= 1
             if not line.present:
                 del self._lines[key]
@@ -92,9 +113,9 @@ class Slots:
         self._free = threading.BoundedSemaphore(n_slots)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Compute in a slot; waits for a free one."""
-        with self._free:
+    def held(self, check: Check = lambda: None) -> Iterator[None]:
+        """Compute in a slot; waits for a free one, calling ``check`` now and then."""
+        with _acquired(self._free, check):
             yield
 
     @contextmanager

@@ -8,16 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from adaptation.errors import ProtocolError, StropError
-from adaptation.journal import Journal
+from adaptation.errors import ProtocolError
+from adaptation.journal import Journal, SpoolingJournal
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import InteractivePredictor
 from backend.embeddings.encoder import Encoder
 from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
+from backend.label_studio.client import LabelStudioClient
 from backend.learning.interface import Learning, NoLearning
 from backend.proposals.online import OnlineProposals
 from backend.protocol import (
+    MAX_MASK_PIXELS,
     parse_label_config,
     parse_predict,
     parse_setup,
@@ -26,14 +28,14 @@ from backend.protocol import (
 )
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickHandler, ClickOptions, PromptState, ServedModel
+from backend.service.missed import MissedAnnotations
+from backend.service.patience import BusyError, Patience
 from backend.service.stopwatch import Stopwatch
 from backend.service.submissions import SubmissionHandler
 
+__all__ = ["BusyError", "SegmentationService"]
+
 logger = logging.getLogger(__name__)
-
-
-class BusyError(StropError):
-    """More clicks wait than there are threads for; HTTP 503."""
 
 
 class SegmentationService:
@@ -43,6 +45,7 @@ class SegmentationService:
         interaction: The click path, with its model.
         encoder: Gives embeddings of tasks' images.
         journal: Keeps everything; the service closes it.
+        intake: Keeps what arrives also while the journal fails; the service closes it.
         memory: Of the objects in work.
         ahead: Encodes what will be clicked on next; None: nothing is encoded ahead.
         learning: Gives weights and learns.
@@ -50,6 +53,8 @@ class SegmentationService:
         options: How clicks are answered.
         max_waiting: Clicks in work and waiting, of all objects; more are refused.
         proposals: Proposes regions in opened tasks; None: nothing is proposed.
+        max_pixels: Of an image; submitted masks of larger ones are not decoded.
+        client: Tells what was submitted while nobody listened; None: nobody is asked.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class SegmentationService:
         interaction: InteractivePredictor,
         encoder: Encoder,
         journal: Journal,
+        intake: SpoolingJournal,
         memory: PromptState,
         ahead: Prefetcher | None = None,
         learning: Learning | None = None,
@@ -65,18 +71,25 @@ class SegmentationService:
         options: ClickOptions | None = None,
         max_waiting: int = 28,
         proposals: OnlineProposals | None = None,
+        max_pixels: int = MAX_MASK_PIXELS,
+        client: LabelStudioClient | None = None,
     ) -> None:
         learning = learning or NoLearning()
-        self._journal, self._ahead = journal, ahead
-        self._learning, self._keeper = learning, keeper
+        self._journal, self._intake, self._ahead = journal, intake, ahead
+        self._learning, self._keeper, self._memory = learning, keeper, memory
         self._proposals = proposals
         self._submissions = SubmissionHandler(
-            journal, memory, learning, None if proposals is None else proposals.finished
+            journal,
+            intake,
+            memory,
+            learning,
+            max_pixels,
+            None if proposals is None else proposals.finished,
         )
         self._clicks = ClickHandler(
             served=ServedModel(interaction=interaction, learning=learning),
             encoder=encoder,
-            journal=journal,
+            journal=intake,
             memory=memory,
             ahead=ahead,
             link_late=self._submissions.take_up,
@@ -84,6 +97,11 @@ class SegmentationService:
             options=options or ClickOptions(),
         )
         self._submissions.take_up()
+        self._missed: MissedAnnotations | None = None
+        if client is not None:
+            self._missed = MissedAnnotations(client, journal, self._submissions.receive)
+        intake.start(self._submissions.take_up, self._look_for_missed)
+        self._look_for_missed()
         self._max_waiting = max_waiting
         self._places = threading.BoundedSemaphore(max_waiting)
         self._watcher: BaseWatcher | None = None
@@ -92,6 +110,11 @@ class SegmentationService:
     def model_version(self) -> str:
         """Name and digest of the model, as Label Studio keeps them with predictions."""
         return self._clicks.served.version
+
+    @property
+    def journal(self) -> Journal:
+        """What is kept of everything; for reading."""
+        return self._journal
 
     def swap(self, served: ServedModel, timeout_s: float = 10.0) -> None:
         """Answer with another base decoder from now on.
@@ -124,18 +147,22 @@ class SegmentationService:
             logger.warning("labeling config of project %s: %s", request.project_id, problem)
         return {"model_version": self.model_version}
 
-    def predict(self, body: object) -> dict[str, Any]:
+    def predict(self, body: object, is_gone: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """Answer clicks; where tasks were only opened, have their images encoded.
+
+        Args:
+            body: The request's JSON.
+            is_gone: Whether its client has hung up.
 
         Raises:
             StropError: See `adaptation.errors` for what becomes of each kind; BusyError.
         """
-        watch = Stopwatch()
+        watch, patience = Stopwatch(), Patience(is_gone)
         with watch.stage("parse"):
             request = parse_predict(body)
         if request.clicked is not None:
             with self._admitted():
-                return self._clicks.answer(request, request.clicked, watch)
+                return self._clicks.answer(request, request.clicked, watch, patience)
         if not request.is_interactive and self._ahead is not None:
             self._ahead.opened(request)
         if not request.is_interactive and self._proposals is not None:
@@ -154,15 +181,23 @@ class SegmentationService:
         """
         self._submissions.receive(body)
 
+    def _look_for_missed(self) -> None:
+        if self._missed is not None:
+            self._missed.look()
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Drop what was to be encoded ahead, finish what was submitted, close the journal."""
         if self._watcher is not None:
             self._watcher.stop(timeout_s)
         if self._ahead is not None:
             self._ahead.stop(timeout_s)
+        if self._missed is not None:
+            self._missed.stop(timeout_s)
+        self._intake.close(timeout_s)
         self._submissions.close()
         if self._proposals is not None:
             self._proposals.stop()
+        self._memory.states.close()
         self._learning.stop(timeout_s)
         if self._keeper is not None:
             self._keeper.stop()

@@ -10,16 +10,13 @@ This package is the only reader of the environment.
 
 from __future__ import annotations
 
-from backend.settings.layers import load_settings, parse_assignments
-from backend.settings.learner import load_learner
+from backend.settings.layers import load_learner, load_settings
 from backend.settings.render import as_yaml
-from backend.settings.schema import Settings, settings_keys
+from backend.settings.schema import Settings
 
 __all__ = [
     "Settings",
     "as_yaml",
     "load_learner",
     "load_settings",
-    "parse_assignments",
-    "settings_keys",
 ]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic.fields import FieldInfo
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from adaptation.models.names import ModelName
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 
 
 def _split(value: object) -> object:
-    """A list may be written as one text with commas, as environment variables need it."""
+    """A list may be one text: with commas, as environment variables need it, or in brackets."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError("is no list that YAML can read, as [a, b]") from None
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
@@ -22,8 +30,19 @@ def _empty_is_none(value: object) -> object:
     return None if value == "" else value
 
 
+def _is_address(value: str | None) -> str | None:
+    if value is not None and not re.match(r"https?://[^\s/]+", value):
+        raise ValueError("must begin with http:// or https:// and a host, as http://host:8080")
+    return value
+
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
+Paths = Annotated[
+    tuple[Annotated[Path, AfterValidator(Path.expanduser)], ...], BeforeValidator(_split)
+]
+Addresses = Annotated[
+    tuple[Annotated[str, AfterValidator(_is_address)], ...], BeforeValidator(_split)
+]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_is_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]
@@ -75,7 +94,7 @@ class ServerSettings(Section):
 class ModelSettings(Section):
     """The segmentation model."""
 
-    name: str = Field(
+    name: ModelName = Field(
         default="compact",
         description="A model of the catalog: compact, mobile_sam, vit_b, vit_l, vit_h.",
     )
@@ -130,43 +149,6 @@ class InferenceSettings(Section):
     )
 
 
-class ZoomOptions(Section):
-    """Small objects are decoded on a crop around them."""
-
-    is_on: bool = Field(default=True, description="Zoom in on small objects.")
-    max_object_share: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        description="Zoom when the object's square covers less of the image.",
-    )
-    margin: float = Field(
-        default=1.8,
-        ge=1,
-        description="Side of the crop over the object's; higher: more context, less gain.",
-    )
-    min_side: int = Field(
-        default=56, ge=8, description="Crops are never smaller than this many pixels."
-    )
-
-
-class EdgeOptions(Section):
-    """Masks are drawn at the edges of the image."""
-
-    is_on: bool = Field(default=True, description="Move borders to the edge beside them.")
-    radius: float = Field(
-        default=0.026,
-        gt=0,
-        le=0.25,
-        description="How far a border may move, over the side of the view.",
-    )
-    epsilon: float = Field(
-        default=1e-4,
-        gt=0,
-        description="Variance of a colour channel (0 to 1) below which a place counts as flat.",
-    )
-
-
 class AnswerSettings(Section):
     """What Label Studio is given to draw."""
 
@@ -200,8 +182,8 @@ class AnswerSettings(Section):
 class LabelStudioSettings(Section):
     """The Label Studio whose images and task queue are read."""
 
-    url: OptionalText = Field(
-        default=None, pattern=r"^https?://[^\s/]+", description="Its address, as http://host:8080."
+    url: Annotated[OptionalText, AfterValidator(_is_address)] = Field(
+        default=None, description="Its address, as http://host:8080."
     )
     token: OptionalSecret = Field(
         default=None, description="Legacy or personal access token (STROP_LABEL_STUDIO__TOKEN)."
@@ -209,7 +191,7 @@ class LabelStudioSettings(Section):
     token_kind: Literal["auto", "legacy", "personal"] = Field(
         default="auto", description="Kind of the token; auto tells it by its looks."
     )
-    public_urls: Texts = Field(
+    public_urls: Addresses = Field(
         default=(),
         description="Other addresses that tasks know it by, such as the browser's; not contacted.",
     )
@@ -231,6 +213,9 @@ class ImageSettings(Section):
     max_megapixels: float = Field(default=100, gt=0, description="Larger images are refused.")
     max_file_mb: float = Field(default=256, gt=0, description="Larger files are refused.")
     timeout_s: float = Field(default=20, gt=0, description="A host must answer within this time.")
+    download_s: float = Field(
+        default=60, gt=0, le=95, description="A file must be here within this time, all of it."
+    )
     max_age_s: float = Field(
         default=600, ge=0, description="A file is read again after this time, in case it changed."
     )
@@ -242,7 +227,7 @@ class ImageSettings(Section):
 
 
 class EmbeddingSettings(Section):
-    """Where embeddings are kept: an image is encoded once, ever."""
+    """Where embeddings are kept: each image, and each close-up of it, is encoded once."""
 
     memory_mb: float = Field(
         default=512,
@@ -251,6 +236,11 @@ class EmbeddingSettings(Section):
     )
     disk_mb: float = Field(
         default=20_000, ge=0, description="Disk for embeddings; the oldest leave first; 0: none."
+    )
+    min_free_mb: float = Field(
+        default=500,
+        ge=0,
+        description="The oldest leave, too, while the disk has less room; of small disks a 1/4.",
     )
     folder: OptionalPath = Field(
         default=None, description="Where they lie; empty: the folder embeddings in data_dir."
@@ -377,6 +367,17 @@ class ProposalSettings(Section):
     )
 
 
+class InsightsSettings(Section):
+    """The page that shows what Strop does for a team."""
+
+    is_on: bool = Field(
+        default=True, description="GET /insights; behind the server's password where one is set."
+    )
+    annotators: bool = Field(
+        default=False, description="Tell people apart: objects, clicks and seconds of each."
+    )
+
+
 class Settings(Section):
     """All settings of `strop serve`; the defaults serve the embedded model on one machine."""
 
@@ -390,8 +391,12 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     model: ModelSettings = ModelSettings()
     inference: InferenceSettings = InferenceSettings()
-    zoom: ZoomOptions = ZoomOptions()
-    edges: EdgeOptions = EdgeOptions()
+    zoom: ZoomSettings = Field(
+        default=ZoomSettings(), description="Small objects are decoded on a crop around them."
+    )
+    edges: EdgeSettings = Field(
+        default=EdgeSettings(), description="Masks are drawn at the edges of the image."
+    )
     answers: AnswerSettings = AnswerSettings()
     label_studio: LabelStudioSettings = LabelStudioSettings()
     images: ImageSettings = ImageSettings()
@@ -402,6 +407,7 @@ class Settings(Section):
     sessions: SessionSettings = SessionSettings()
     learning: LearningSettings = LearningSettings()
     proposals: ProposalSettings = ProposalSettings()
+    insights: InsightsSettings = InsightsSettings()
 
     @property
     def models_dir(self) -> Path:
@@ -424,9 +430,24 @@ class Settings(Section):
         return self.album.folder or self.data_dir / "images"
 
     @property
+    def insights_path(self) -> Path:
+        """File of the rows behind the insights; derived, and may be deleted."""
+        return self.data_dir / "insights.db"
+
+    @property
     def adapters_dir(self) -> Path:
         """Folder of what sessions learned."""
         return self.data_dir / "sessions"
+
+    @property
+    def objects_dir(self) -> Path:
+        """Folder of the newest state of each object in work."""
+        return self.data_dir / "objects"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Folder of clicks and webhooks that the journal did not take yet."""
+        return self.data_dir / "spool"
 
     @property
     def journal_url(self) -> str:
@@ -441,18 +462,3 @@ class Settings(Section):
         if self.server.password is None:
             return None
         return self.server.username, self.server.password.get_secret_value()
-
-
-def section_names() -> list[str]:
-    """Names of the keys that hold a section of keys."""
-    return [k for k, f in Settings.model_fields.items() if isinstance(f.default, Section)]
-
-
-def settings_keys() -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Every key as a path of names, with its pydantic field, in the order of the file."""
-    for name, field in Settings.model_fields.items():
-        if isinstance(field.default, Section):
-            for key, inner in type(field.default).model_fields.items():
-                yield (name, key), inner
-        else:
-            yield (name,), field

@@ -228,12 +228,12 @@ class LabelStudioSite(Site):
 
     def _ml(self, request: Request) -> Reply:
         if request.method == "GET":
-            return json_reply(self.backends)
+            return json_reply(_of_project(self.backends, request))
         return self._save(request, self.backends, {"state": "CO"})
 
     def _webhooks(self, request: Request) -> Reply:
         if request.method == "GET":
-            return json_reply(self.hooks)
+            return json_reply(_of_project(self.hooks, request))
         return self._save(request, self.hooks, {})
 
     def _save(self, request: Request, rows: list[dict[str, Any]], more: dict[str, Any]) -> Reply:
@@ -242,6 +242,9 @@ class LabelStudioSite(Site):
             return json_reply(rows[-1], 201)
         number = int(request.path.rstrip("/").rsplit("/", 1)[1])
         row = next(row for row in rows if row["id"] == number)
+        if request.method == "DELETE":
+            rows.remove(row)
+            return Reply(204)
         row.update(request.json())
         return json_reply(row)
 
@@ -252,3 +255,9 @@ class LabelStudioSite(Site):
         if action not in ("presign", "resolve") or target is None:
             return Reply(404)
         return Reply(303, b"", {"Location": target, "Cache-Control": "no-store, max-age=60"})
+
+
+def _of_project(rows: list[dict[str, Any]], request: Request) -> list[dict[str, Any]]:
+    """Those of the project that is asked for, and those of no project in particular."""
+    asked = request.query.get("project")
+    return [row for row in rows if str(row.get("project", asked)) == str(asked)]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from tests.backend.service_kit import click_on, data_uri, pixels_of, running_ser
 from tests.backend.sites import LEGACY_TOKEN, LabelStudioSite, json_reply
 
 IMAGE = data_uri(pixels_of())
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -62,6 +67,77 @@ def test_every_command_explains_itself(
     assert "Usage: " in capsys.readouterr().out
 
 
+HEAVY = """
+import contextlib, io, sys
+from {cli} import {group} as group
+import click
+def leaves(command, path):
+    yield path
+    for name, below in getattr(command, "commands", {{}}).items():
+        yield from leaves(below, [*path, name])
+for path in leaves(group, []):
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        group.main([*path, "--help"], standalone_mode=False)
+    assert "sage: " in shown.getvalue(), path
+    for line in shown.getvalue().splitlines():
+        assert "sage: " in line or "]..." in line or not line.endswith("..."), (path, line)
+print(sorted(sys.modules))
+"""
+"""Asks every command for its help, which must not be cut, and prints what was imported."""
+
+
+@pytest.mark.parametrize(
+    ("cli", "group"), [("backend.cli", "strop"), ("training.cli", "main")], ids=str
+)
+def test_help_is_whole_and_imports_nothing_heavy(cli: str, group: str) -> None:
+    code = HEAVY.format(cli=cli, group=group)
+    environment = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    imported = set(ast.literal_eval(done.stdout))
+    assert not imported & {
+        "torch",
+        "torchvision",
+        "numpy",
+        "cv2",
+        "scipy",
+        "sqlalchemy",
+        "pydantic",
+    }
+
+
+def test_settings_and_the_journal_need_no_torch() -> None:
+    code = "import backend.settings, backend.commands.export, backend.commands.doctor, sys\n"
+    code += "import backend.commands.backup, backend.commands.demo\n"
+    code += "sys.exit(int('torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["export", "ranking create", "ranking collect", "backup"])
+def test_options_that_mean_nothing_to_a_command_are_not_listed(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *command.split(), "--help") == 0
+    shown = capsys.readouterr().out
+    assert "--data-dir" in shown
+    assert "--device" not in shown and "--model" not in shown and "--port" not in shown
+
+
+def test_an_export_into_an_existing_folder_is_refused_before_the_journal_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # There is no journal either: the folder is looked at first.
+    assert run(monkeypatch, "export", "--out", tmp_path, "--data-dir", tmp_path / "none") == 2
+    assert "an export replaces nothing" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
@@ -74,6 +150,12 @@ def test_every_command_explains_itself(
         (["prefetch", "--project", "1"], ["label_studio.url"]),
         (["prefetch"], ["--project"]),
         (["demo", "--port", "0"], ["--port"]),
+        (["settings", "--set", "server.prot=1", "--set", "foo"], ["server.port?", "'foo'"]),
+        (["settings", "--set", "lerning.seed=1"], ["mean learning?"]),
+        (["settings", "--set", "lerning=1"], ["mean learning?"]),
+        (["settings", "--set", "server.port=x", "--model", "vit_x"], ["server.port", "'vit_x'"]),
+        (["settings", "--label-studio", "host:8080"], ["begin with http:// or https://"]),
+        (["settings", "--set", "label_studio.public_urls=a.b"], ["begin with http:// or https:"]),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(

@@ -9,8 +9,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adaptation.config.fields import keys_of
 from adaptation.errors import SettingsError
-from backend.settings import Settings, as_yaml, load_settings, settings_keys
+from adaptation.learning.settings import LearnerSettings
+from adaptation.models.catalog import CATALOG
+from adaptation.models.names import MODEL_NAMES
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
+from backend.settings import Settings, as_yaml, load_learner, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVE_YAML = ROOT / "configs" / "serve.yaml"
@@ -44,9 +49,10 @@ def test_the_documented_file_loads_to_the_defaults() -> None:
 
 
 def test_every_setting_has_a_description() -> None:
-    for key, field in settings_keys():
-        assert field.description, key
-        assert field.description.endswith((".", ")")), key
+    text = as_yaml(Settings())
+    assert "# None" not in text
+    lines = [line.strip() for line in text.splitlines() if line.strip().startswith("#")]
+    assert len(lines) > 60 and all(line.endswith((".", ")")) for line in lines)
 
 
 def test_settings_are_frozen() -> None:
@@ -116,23 +122,32 @@ def test_all_mistakes_of_all_layers_are_reported_at_once_with_their_origin(
     file = tmp_path / "strop.yaml"
     assert len(found) == 7
     assert f"  {file}: server.prot: no such setting; did you mean server.port?" in found
-    assert any(line.startswith(f"  {file}: server.threads: ") and "'2'" in line for line in found)
+    assert f"  {file}: server.threads must be 4 or more, got 2" in found
     assert f"  {file}: nonsense: no such setting" in found
-    assert any(line.startswith(f"  {file}: zoom: ") for line in found)
+    assert f"  {file}: zoom must be a mapping, got 5" in found
     assert "  STROP_MODEL__NAM: no such setting; did you mean model.name?" in found
-    assert any(line.startswith("  STROP_ZOM: no such setting") for line in found)
-    assert any("STROP_INFERENCE__DECODES: " in line and "'many'" in line for line in found)
+    assert "  STROP_ZOM: no such setting; did you mean zoom?" in found
+    assert "  STROP_INFERENCE__DECODES must be a whole number, got 'many'" in found
 
 
 @pytest.mark.parametrize(
     ("text", "fragment"),
     [
-        ("server: {port: 0}", "greater than or equal to 1"),
+        ("server: {port: 0}", "must be 1 or more, got 0"),
         ("server: {port: .inf}", "server.port"),
         ("images: {max_file_mb: .nan}", "images.max_file_mb"),
         ("answers: {kinds: []}", "answers.kinds"),
         ("answers: {kinds: [brush, blot]}", "answers.kinds"),
-        ("label_studio: {url: 'localhost:8080'}", "label_studio.url"),
+        (
+            "label_studio: {url: 'localhost:8080'}",
+            "label_studio.url must begin with http:// or https:// and a host, as http://host:8080, "
+            "got 'localhost:8080'",
+        ),
+        ("model: {name: sam9}", "model.name must be one of compact, mobile_sam, vit_b, vit_l,"),
+        ("lerning: {seed: 1}", "lerning: no such setting; did you mean learning?"),
+        ("port: 1", "port: no such setting"),
+        ("edges: {radius: 7}", "edges.radius must be at most 0.25, got 7"),
+        ("server: {threads: true}", "server.threads must be a whole number, got 'true'"),
         ("label_studio: {token_kind: jwt}", "label_studio.token_kind"),
         ("model: {device: ''}", "model.device"),
         ("log_level: loud", "log_level"),
@@ -162,8 +177,73 @@ def test_a_file_that_is_no_settings_file_is_refused(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"absent\.yaml: No such file"):
+    with pytest.raises(SettingsError, match=r"absent\.yaml cannot be read: No such file"):
         load_settings(tmp_path / "absent.yaml", environ={})
+
+
+def test_mistakes_of_the_command_line_come_with_the_others() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(
+            overrides={"model.name": "sam9"}, environ={}, assignments=["server.prot=1", "foo"]
+        )
+    assert str(caught.value).splitlines()[1:] == [
+        "  command line: 'foo' is not of the form KEY=VALUE",
+        "  command line: server.prot: no such setting; did you mean server.port?",
+        "  command line: model.name must be one of compact, mobile_sam, vit_b, vit_l, vit_h, "
+        "got 'sam9'",
+    ]
+
+
+@pytest.mark.parametrize("given", ["[/x, /y]", "/x,/y", "[/x, '/y']"])
+def test_a_list_on_the_command_line_is_a_list(given: str) -> None:
+    settings = load_settings(environ={}, assignments=[f"images.allowed_folders={given}"])
+    assert settings.images.allowed_folders == (Path("/x"), Path("/y"))
+
+
+def test_a_list_that_is_none_is_told() -> None:
+    with pytest.raises(
+        SettingsError, match=r"images.allowed_folders is no list that YAML can read"
+    ):
+        load_settings(environ={}, assignments=["images.allowed_folders=[/x"])
+
+
+def test_flags_win_over_assignments() -> None:
+    settings = load_settings(
+        overrides={"server.port": "2"}, environ={}, assignments=["server.port=1"]
+    )
+    assert settings.server.port == 2
+
+
+def test_the_names_of_models_are_the_catalog_s() -> None:
+    assert MODEL_NAMES == tuple(CATALOG)
+
+
+def test_zoom_and_edges_are_said_once() -> None:
+    assert Settings().zoom == ZoomSettings() and Settings().edges == EdgeSettings()
+    assert load_settings(environ={"STROP_ZOOM__SHRINK": "0.4"}).zoom == ZoomSettings(shrink=0.4)
+
+
+# Files of the version before
+
+
+def test_a_learner_s_file_gets_one_verdict(tmp_path: Path) -> None:
+    from training.runtime.config import load_config
+
+    path = tmp_path / "learner.yaml"
+    path.write_text('steps: "8"\nhalf: 1\nguard:\n')
+    assert load_learner(path) == load_config(LearnerSettings, path) == LearnerSettings()
+    path.write_text("steps: true\nrank: -1\nguard: {least: 9}\n")
+    verdicts = []
+    for load_one in (load_learner, lambda p: load_config(LearnerSettings, p)):
+        with pytest.raises(SettingsError) as caught:
+            load_one(path)
+        verdicts.append(str(caught.value).replace(f"{tmp_path}/", ""))
+    assert verdicts[0] == verdicts[1]
+    assert sorted(verdicts[0].splitlines()[1:]) == [
+        "  learner.yaml: guard: The guard needs 1 <= least <= window, got 9 and 8",
+        "  learner.yaml: rank must be 0 or more, got -1",
+        "  learner.yaml: steps must be a whole number, got 'true'",
+    ]
 
 
 # Secrets
@@ -187,7 +267,7 @@ def test_secrets_are_neither_shown_nor_repeated_in_messages(tmp_path: Path) -> N
 
 @given(
     st.dictionaries(
-        st.sampled_from([".".join(key) for key, _ in settings_keys()] + ["server", "a.b.c", ""]),
+        st.sampled_from([".".join(key) for key in keys_of(Settings)] + ["server", "a.b.c", ""]),
         st.one_of(st.none(), st.text(), st.integers(), st.floats(), st.lists(st.text())),
         max_size=4,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -37,8 +38,58 @@ class Canvas:
     suggestions: list[Region]
 
 
+class Driver:
+    """``driver.js`` as a child process: one command at a time."""
+
+    def __init__(self) -> None:
+        self._node = subprocess.Popen(
+            [program("node", "nodejs"), str(FOLDER / "driver.js")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=FOLDER,
+        )
+
+    def close(self) -> None:
+        assert self._node.stdin is not None and self._node.stdout is not None
+        self._node.stdin.close()
+        self._node.wait(timeout=30)
+        self._node.stdout.close()
+
+    def call(self, name: str, *args: object) -> Any:
+        assert self._node.stdin is not None and self._node.stdout is not None
+        self._node.stdin.write(json.dumps({"call": name, "args": args}) + "\n")
+        self._node.stdin.flush()
+        line = self._node.stdout.readline()
+        if not line:
+            raise BrowserError(f"the browser's driver ended at {name}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise BrowserError(answer["error"])
+        return answer["value"]
+
+
+class ImageViewer:
+    """Chromium on an empty page, showing one image file after the other."""
+
+    def __init__(self) -> None:
+        self._driver = Driver()
+        self._driver.call("open", chromium_program())
+
+    def close(self) -> None:
+        self._driver.close()
+
+    def show(self, content: bytes) -> NDArray[np.uint8] | None:
+        """The pixels ``[H, W, 3]`` that an ``<img>`` shows on white; None where it shows none."""
+        shown = self._driver.call("show", base64.b64encode(content).decode())
+        if shown is None:
+            return None
+        rgba = np.frombuffer(base64.b64decode(shown["pixels"]), np.uint8)
+        return rgba.reshape(shown["height"], shown["width"], 4)[:, :, :3]
+
+
 class Browser:
-    """Chromium behind ``driver.js``.
+    """Chromium on Label Studio's pages.
 
     Args:
         url: Label Studio's address.
@@ -48,28 +99,18 @@ class Browser:
     """
 
     def __init__(self, url: str, email: str, password: str, **options: bool) -> None:
-        self._node = subprocess.Popen(
-            [_program("node", "nodejs"), str(FOLDER / "driver.js")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=FOLDER,
-        )
-        chromium = _program("chromium", "chromium-browser", "google-chrome")
-        self._call("launch", url, email, password, chromium, options)
+        self._driver = Driver()
+        self._driver.call("launch", url, email, password, chromium_program(), options)
 
     def close(self) -> None:
-        assert self._node.stdin is not None and self._node.stdout is not None
-        self._node.stdin.close()
-        self._node.wait(timeout=30)
-        self._node.stdout.close()
+        self._driver.close()
 
     def open_task(self, project_id: str, task_id: str) -> None:
-        self._call("openTask", project_id, task_id)
+        self._driver.call("openTask", project_id, task_id)
 
     def choose(self, label: str, *, control: str = "click", tool: str = "KeyPointTool") -> None:
         """Choose a label and the Auto-Detect tool."""
-        state = self._call("chooseTool", control, label, tool)
+        state = self._driver.call("chooseTool", control, label, tool)
         if not state["isSelected"] or state["tool"] != f"{tool}-dynamic":
             raise BrowserError(f"cannot choose {tool} for {label}: {state}")
 
@@ -86,53 +127,41 @@ class Browser:
         A click inside a box or an accepted mask would select that; Ctrl makes it a click again.
         """
         keys = ["Control"] * is_inside_region + ["Alt"] * (not is_positive)
-        return list(self._call("click", x_percent, y_percent, keys)["errors"])
+        return list(self._driver.call("click", x_percent, y_percent, keys)["errors"])
 
     def draw_box(self, x0: float, y0: float, x1: float, y1: float) -> list[str]:
-        return list(self._call("drawBox", x0, y0, x1, y1)["errors"])
+        return list(self._driver.call("drawBox", x0, y0, x1, y1)["errors"])
 
     def canvas(self) -> Canvas:
-        shown = self._call("canvas")
+        shown = self._driver.call("canvas")
         return Canvas(
             regions=[_region(entry) for entry in shown["regions"]],
             suggestions=[_region(entry) for entry in shown["suggestions"]],
         )
 
     def accept_all(self) -> None:
-        self._call("acceptAll")
+        self._driver.call("acceptAll")
 
     def reject_all(self) -> None:
-        self._call("rejectAll")
+        self._driver.call("rejectAll")
 
     def submit(self) -> None:
-        status = self._call("submit")
+        status = self._driver.call("submit")
         if status >= 300:
             raise BrowserError(f"Label Studio answered {status} to the submission")
 
     def screenshot(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._call("screenshot", str(path))
+        self._driver.call("screenshot", str(path))
 
     def text(self) -> str:
-        return str(self._call("visibleText"))
+        return str(self._driver.call("visibleText"))
 
     def evaluate(self, source: str) -> Any:
-        return self._call("evaluate", source)
+        return self._driver.call("evaluate", source)
 
     def press(self, key: str) -> None:
-        self._call("press", key)
-
-    def _call(self, name: str, *args: object) -> Any:
-        assert self._node.stdin is not None and self._node.stdout is not None
-        self._node.stdin.write(json.dumps({"call": name, "args": args}) + "\n")
-        self._node.stdin.flush()
-        line = self._node.stdout.readline()
-        if not line:
-            raise BrowserError(f"the browser's driver ended at {name}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise BrowserError(answer["error"])
-        return answer["value"]
+        self._driver.call("press", key)
 
 
 def _region(entry: dict[str, Any]) -> Region:
@@ -145,7 +174,11 @@ def _region(entry: dict[str, Any]) -> Region:
     )
 
 
-def _program(*names: str) -> str:
+def chromium_program() -> str:
+    return program("chromium", "chromium-browser", "google-chrome")
+
+
+def program(*names: str) -> str:
     for name in names:
         path = shutil.which(name)
         if path is not None:

@@ -105,7 +105,12 @@ class Demo:
 
     @property
     def project_id(self) -> str:
-        return str(self._note("project.json")["project"])
+        return self._number("kinds")
+
+    def _number(self, key: str) -> str:
+        numbers = self._note("project.json")["projects"]
+        assert isinstance(numbers, dict)
+        return str(numbers[key])
 
     def client(self) -> LabelStudioClient:
         token = str(self._note("credentials.json")["token"])

@@ -14,10 +14,37 @@ let browser, page, base;
 const pageErrors = [];
 
 const commands = {
+  // Opens the browser on an empty page, for `show`.
+  async open(executable) {
+    browser = await start(executable);
+    page = await browser.newPage();
+  },
+
+  // Draws an image file, base64, as <img> does; the pixels on white, base64 of RGBA rows at the
+  // natural size, or null where the browser shows none.
+  show: content => page.evaluate(async base64 => {
+    const image = new Image();
+    const settled = new Promise(done => { image.onload = () => done(true); image.onerror = () => done(false); });
+    image.src = `data:image/png;base64,${base64}`;  // the kind is sniffed from the content
+    if (!await settled) return null;
+    const canvas = document.createElement('canvas');
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    const context = canvas.getContext('2d');
+    context.fillStyle = 'white';
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(image, 0, 0);
+    const pixels = new Blob([context.getImageData(0, 0, canvas.width, canvas.height).data]);
+    const reader = new FileReader();
+    const read = new Promise(done => { reader.onload = done; });
+    reader.readAsDataURL(pixels);
+    await read;
+    return { width: canvas.width, height: canvas.height, pixels: reader.result.split(',')[1] };
+  }, content),
+
   // Opens the browser and logs in.  options: autoAccept, keepLabel (both in the browser's storage)
   async launch(url, email, password, executable, options = {}) {
     base = url;
-    browser = await chromium.launch({ executablePath: executable, headless: true, args: FLAGS });
+    browser = await start(executable);
     const context = await browser.newContext({ viewport: { width: 1440, height: 900 } });
     await context.addInitScript(o => {
       localStorage.setItem('autoAnnotation', 'true');
@@ -135,6 +162,10 @@ const commands = {
   async press(key) { await page.keyboard.press(key); await page.waitForTimeout(200); },
   async close() { if (browser) await browser.close(); },
 };
+
+function start(executable) {
+  return chromium.launch({ executablePath: executable, headless: true, args: FLAGS });
+}
 
 async function pixelAt(xPercent, yPercent) {
   const area = await page.evaluate(() => {

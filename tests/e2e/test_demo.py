@@ -18,6 +18,8 @@ def test_it_says_where_to_go_who_to_be_and_how_to_click(demo: Demo) -> None:
     email, password = demo.login
     assert f"{demo.url}/projects/{demo.project_id}/data" in demo.output
     assert email in demo.output and password in demo.output
+    assert "making its database, step" in demo.output  # minutes pass, and something is said
+    assert f"@127.0.0.1:{demo.backend_url.rsplit(':', 1)[1]}" in demo.output
     for word in ("Auto-Annotation", "Auto-Accept", "Alt+click", "Ctrl-C"):
         assert word in demo.output
 
@@ -50,5 +52,5 @@ def test_it_stops_cleanly_and_goes_on_where_it_was(demo: Demo, number: signal.Si
     demo.start()
     assert demo.project_id == project_id
     assert demo.client().project(project_id).n_tasks == n_tasks
-    assert len(list(demo.client().projects())) == 1
+    assert len(list(demo.client().projects())) == 2
     assert len(demo.client().webhooks(project_id)) == 1

@@ -53,7 +53,9 @@ def gate_options(function: FunctionT) -> FunctionT:
 @click.command("gate")
 @gate_options
 def command(candidate: Path, **options: Any) -> None:
-    """Compare CANDIDATE, a base file of sft or dpo, with the decoder in use; change nothing.
+    """Compare CANDIDATE with the decoder in use; change nothing.
+
+    CANDIDATE is a base file of sft or dpo.
 
     Exit code 0: it would be promoted; 1: it would not; 2: it could not be found out.
     """

@@ -15,6 +15,10 @@ import click
 @click.pass_context
 def command(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Train the embedded model anew; the recipe reads its arguments itself, --help included."""
+    from training.pretrain.arguments import parse_arguments
+
+    parse_arguments(list(arguments))  # answers --help and mistakes before torch is there
+
     from training.pretrain.recipe import main
 
     ctx.exit(main(list(arguments)))

@@ -24,10 +24,10 @@ from training.commands.options import FOLDER
     "--report", type=FOLDER, help="Go by this report of `gate`; it must be about the same data."
 )
 def command(candidate: Path, name: str | None, report: Path | None, **options: Any) -> None:
-    """Bring CANDIDATE, a base file of sft or dpo, into use if it passes the gate.
+    """Bring CANDIDATE into use, if it passes the gate.
 
-    It becomes a version of the registry; running servers take it within seconds.  Exit code 1: it
-    did not pass, and nothing was changed.
+    CANDIDATE is a base file of sft or dpo.  It becomes a version of the registry; running servers
+    take it within seconds.  Exit code 1: it did not pass, and nothing was changed.
     """
     config = read_config(options)
 

@@ -14,10 +14,10 @@ from training.commands.options import FOLDER
 @click.option("--to", help="A version that was in use earlier, or: embedded.")
 @click.option("--reason", default="", help="Kept in the history.")
 def command(registry: Path | None, to: str | None, reason: str) -> None:
-    """Bring back the version that was in use before; once more goes back one further.
+    """Bring back the version that was in use before.
 
-    Running servers take it within seconds.  At the end of the way is the model as it came
-    ("embedded").  No version is deleted.
+    Once more goes back one further.  Running servers take it within seconds.  At the end of the way
+    is the model as it came ("embedded").  No version is deleted.
     """
     from training.promotion.config import GateConfig
     from training.promotion.registry import RegistryWriter

@@ -18,10 +18,10 @@ DEFAULT_METRICS = "FR20@85,FR30@90,NoC20@85,NoC20@90"
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--metrics", default=DEFAULT_METRICS, show_default=True, help="Comma-separated.")
 def command(runs: tuple[Path, ...], metrics: str) -> None:
-    """Put the results of evaluation RUNS (folders or result.json files) into one Markdown table.
+    """Put the results of evaluation RUNS into one Markdown table.
 
-    Frozen and adapted side by side; in brackets the range over the orders, then the relative
-    change, and p of the paired test.
+    RUNS are folders or result.json files.  Frozen and adapted side by side; in brackets the range
+    over the orders, then the relative change, and p of the paired test.
     """
     results = [read_result(run) for run in runs]
     click.echo(render_markdown(results, [name.strip() for name in metrics.split(",")]))

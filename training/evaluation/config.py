@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from adaptation.predictor.guided_filter import EdgeSettings
-from adaptation.predictor.zoom import ZoomSettings
+from pydantic import Field, NonNegativeInt
+
+from adaptation.config import Count, one_of, range_mistakes
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.simulation.annotator import CLICKERS, PROMPTS, Rules
 from training.evaluation.harness import Mode
 
@@ -27,48 +29,34 @@ class EvaluateConfig:
     adapter: Path | None = None
     models_dir: Path = Path("models")
     device: str = "cpu"
-    prompts: str = "clicks"
+    prompts: Annotated[str, one_of(PROMPTS)] = "clicks"
     correct: bool = True
-    adapt: str = "none"
+    adapt: Annotated[str, one_of(ADAPT)] = "none"
     objects: int | None = 100
-    seed: int = 0
-    orders: int = 3
-    sessions: int = 1
+    seed: NonNegativeInt = 0
+    orders: Count = 3
+    sessions: Count = 1
     keep_groups: bool = True
-    clicker: str = "central"
-    max_clicks: int = 30
-    target: float = 0.90
+    clicker: Annotated[str, one_of(CLICKERS)] = "central"
+    max_clicks: Count = 30
+    target: Annotated[float, Field(gt=0, le=1)] = 0.90
     zoom: ZoomSettings = field(default_factory=ZoomSettings)
     edges: EdgeSettings = field(default_factory=EdgeSettings)
     learner: Path | None = None
-    think: int = 1
-    workers: int = 1
-    threads: int = 1
+    think: NonNegativeInt = 1
+    workers: Count = 1
+    threads: Count = 1
     cache: Path | None = Path("runs/embeddings")
     cache_gb: float = 8.0
     out: Path | None = None
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
-        found = [
-            f"{name} must be one of {', '.join(known)}, got {value!r}"
-            for name, value, known in (
-                ("prompts", self.prompts, PROMPTS),
-                ("clicker", self.clicker, CLICKERS),
-                ("adapt", self.adapt, ADAPT),
-            )
-            if value not in known
-        ]
-        counts = ("orders", "sessions", "max_clicks", "workers", "threads")
-        found += [f"{name} must be 1 or more" for name in counts if getattr(self, name) < 1]
+        found = range_mistakes(self)
         if self.objects is not None and self.objects < 1:
             found.append("objects must be 1 or more, or empty for all of them")
-        if not 0 < self.target <= 1:
-            found.append(f"target is an IoU above 0 and at most 1, got {self.target}")
         if self.cache_gb <= 0:
             found.append("cache_gb must be above 0; leave cache empty to cache nothing")
-        if self.seed < 0 or self.think < 0:
-            found.append("seed and think must not be negative")
         return found
 
     def rules(self) -> Rules:

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from adaptation.errors import ImageError
 from adaptation.models.sam import PromptableSam
-from adaptation.predictor.guided_filter import EdgeSettings
 from adaptation.predictor.interactive import (
     Answer,
     Corrector,
@@ -28,7 +27,8 @@ from adaptation.predictor.interactive import (
     InteractivePredictor,
     ObjectState,
 )
-from adaptation.predictor.zoom import View, ZoomSettings
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
+from adaptation.predictor.zoom import View
 from adaptation.simulation.annotator import Annotator, Rules
 from adaptation.storage.datasets import FolderSet, ObjectRef
 from adaptation.types import Click, Embedding, Size

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adaptation.simulation.metrics import Metric
+from adaptation.storage import files
 from adaptation.storage.provenance import rounded
 from training.evaluation.harness import Mode
 from training.evaluation.statistics import Interval
@@ -87,8 +87,7 @@ def report_to_json(report: Report) -> dict[str, Any]:
 
 def write_json(report: Report, path: Path) -> None:
     """Write the report as JSON, numbers rounded to six digits."""
-    content = rounded(report_to_json(report))
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    files.write_json(path, rounded(report_to_json(report)))
 
 
 def _row_to_json(row: Row) -> dict[str, Any]:

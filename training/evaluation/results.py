@@ -17,6 +17,7 @@ from typing import Any
 
 from adaptation.errors import SettingsError, StoreError
 from adaptation.storage.datasets import ObjectRef
+from adaptation.storage.files import write_json, write_text
 from training.evaluation.harness import ObjectResult, Slot
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             known = self._read()
             if known is None:
-                (path / RUN_FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
+                write_json(path / RUN_FILE, content)
         except OSError as error:
             raise StoreError(
                 f"The run folder {path.name} cannot be written: {error.strerror}."
@@ -70,10 +71,8 @@ class RunFolder:
 
     def keep(self, results: Iterable[ObjectResult]) -> None:
         """Write these results in place of what is there, whole or not at all."""
-        draft = self.path / f"{RESULTS_FILE}.draft"
         lines = [json.dumps(result_to_json(result)) + "\n" for result in results]
-        draft.write_text("".join(lines), encoding="utf-8")
-        draft.replace(self.path / RESULTS_FILE)
+        write_text(self.path / RESULTS_FILE, "".join(lines))
 
     def append(self, result: ObjectResult) -> None:
         """Add one result."""

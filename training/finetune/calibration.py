@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import PositiveFloat
 from torch import Tensor
 from tqdm import tqdm
 
+from adaptation.config import Count
 from adaptation.errors import InputError, ModelError
 from adaptation.learning.examples import StoredPrompt
 from adaptation.learning.losses import mask_iou
@@ -58,17 +60,8 @@ class CalibrationConfig(ObjectsConfig):
     """Everything that a run depends on; configs/calibrate.yaml says what each value does."""
 
     run: Path = Path("runs/calibrate")
-    clicks: int = 2
-    l2: float = 0.03
-
-    def mistakes(self) -> list[str]:
-        """What makes no sense, one sentence each."""
-        found = super().mistakes()
-        if self.clicks < 1:
-            found.append("clicks must be 1 or more")
-        if self.l2 <= 0:
-            found.append("l2 must be above 0")
-        return found
+    clicks: Count = 2
+    l2: PositiveFloat = 0.03
 
 
 # The fit -----------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
+from adaptation.config import Count, Share, one_of, range_mistakes
 from adaptation.learning.adapter import SUBSETS
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
 from training.runtime.config import as_dict
 
 WITHOUT_EFFECT = frozenset(
@@ -49,25 +51,17 @@ class SourceConfig:
     base: Path | None = None
     preferences: tuple[Path, ...] = ()
     album: Path | None = None
-    seed: int = 0
-    max_unusable: float = 0.1
-    threads: int = 1
+    seed: NonNegativeInt = 0
+    max_unusable: Share = 0.1
+    threads: Count = 1
     device: str = "auto"
     cache: Path = Path("runs/embeddings")
-    cache_gb: float = 20.0
+    cache_gb: PositiveFloat = 20.0
     zoom: ZoomSettings = field(default_factory=ZoomSettings)
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
-        found = []
-        if self.threads < 1:
-            found.append("threads must be 1 or more")
-        if self.cache_gb <= 0:
-            found.append("cache_gb must be above 0")
-        if self.seed < 0:
-            found.append("seed must not be negative")
-        if not 0 <= self.max_unusable <= 1:
-            found.append("max_unusable is a share between 0 and 1")
+        found = range_mistakes(self)
         if self.base is not None and not self.base.is_file():
             found.append(f"base must be a file that a tuning run wrote, got {self.base}")
         if self.preferences and self.album is None:
@@ -100,7 +94,7 @@ class ObjectsConfig(SourceConfig):
     data: Path | None = None
     sets: tuple[str, ...] = ()
     objects: int | None = None
-    held_out: float = 0.2
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
@@ -111,8 +105,6 @@ class ObjectsConfig(SourceConfig):
             found.append("give sets (with data) or preferences (with album) to train on")
         if self.objects is not None and self.objects < 1:
             found.append("objects must be 1 or more, or empty for all of them")
-        if not 0 < self.held_out < 1:
-            found.append("held_out is a share above 0 and below 1")
         return found
 
 
@@ -121,39 +113,24 @@ class TuningConfig(SourceConfig):
     """The part of a config that SFT and DPO share; configs/sft.yaml says what each value does."""
 
     steps: int | None = None
-    epochs: float = 4.0
-    batch: int = 16
-    micro_batch: int = 4
-    subset: str = "all"
-    lr: float = 1e-4
-    weight_decay: float = 1e-4
-    warmup_steps: int = 10
-    clip: float = 1.0
-    log_every: int = 5
-    eval_every: int = 50
-    save_every_minutes: float = 3.0
-    processes: int = 1
+    epochs: PositiveFloat = 4.0
+    batch: Count = 16
+    micro_batch: Count = 4
+    subset: Annotated[str, one_of(tuple(SUBSETS))] = "all"
+    lr: PositiveFloat = 1e-4
+    weight_decay: NonNegativeFloat = 1e-4
+    warmup_steps: NonNegativeInt = 10
+    clip: PositiveFloat = 1.0
+    log_every: Count = 5
+    eval_every: Count = 50
+    save_every_minutes: PositiveFloat = 3.0
+    processes: Count = 1
     mixed_precision: bool = True
     compile: bool = True
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
         found = super().mistakes()
-        found += [
-            f"{name} must be 1 or more"
-            for name in ("batch", "micro_batch", "log_every", "eval_every", "processes")
-            if getattr(self, name) < 1
-        ]
-        found += [
-            f"{name} must be above 0"
-            for name in ("epochs", "lr", "clip", "save_every_minutes")
-            if getattr(self, name) <= 0
-        ]
-        found += [
-            f"{name} must not be negative"
-            for name in ("weight_decay", "warmup_steps")
-            if getattr(self, name) < 0
-        ]
         if self.steps is not None and self.steps < 1:
             found.append("steps must be 1 or more, or empty to count in epochs")
         if self.batch < self.processes:
@@ -161,8 +138,6 @@ class TuningConfig(SourceConfig):
                 f"batch must give each of the {self.processes} processes an example, "
                 f"got {self.batch}"
             )
-        if self.subset not in SUBSETS:
-            found.append(f"subset must be one of {', '.join(SUBSETS)}, got {self.subset!r}")
         return found
 
     def n_steps(self, n_items: int) -> int:

@@ -15,11 +15,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
+from adaptation.config import one_of
 from adaptation.errors import InputError, SettingsError
 from adaptation.models.base_decoder import read_card
 from adaptation.storage.album import Album
@@ -60,48 +62,33 @@ class DpoConfig(TuningConfig):
 
     run: Path = Path("runs/dpo")
     allow_untuned: bool = False
-    loss_type: str = "dpo"
-    beta: float = 1.0
-    label_smoothing: float = 0.0
-    over: str = "difference"
-    region_weight: float = 1.0
-    rpo_alpha: float = 0.0
+    loss_type: Annotated[str, one_of(LOSSES)] = "dpo"
+    beta: PositiveFloat = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    over: Annotated[str, one_of(preference_losses.OVER)] = "difference"
+    region_weight: PositiveFloat = 1.0
+    rpo_alpha: NonNegativeFloat = 0.0
     sources: tuple[str, ...] = SOURCES
-    min_margin: float = 0.0
+    min_margin: NonNegativeFloat = 0.0
     most_clicks: int | None = None
     objects: int | None = None
     most_per_object: int | None = 8
-    ranking_weight: float = 0.1
-    error_weight: float = 1.0
-    temperature: float = 0.1
-    min_gap: float = 0.02
+    ranking_weight: NonNegativeFloat = 0.1
+    error_weight: NonNegativeFloat = 1.0
+    temperature: PositiveFloat = 0.1
+    min_gap: NonNegativeFloat = 0.02
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
         found = super().mistakes()
         if not self.preferences:
             found.append("preferences must name folders made by `strop-train preferences`")
-        for name, known in (("loss_type", LOSSES), ("over", preference_losses.OVER)):
-            if getattr(self, name) not in known:
-                found.append(f"{name} must be one of {', '.join(known)}")
         unknown = sorted(set(self.sources) - set(SOURCES))
         if unknown or not self.sources:
             found.append(f"sources must be some of {', '.join(SOURCES)}, got {list(self.sources)}")
-        found += [
-            f"{name} must be above 0"
-            for name in ("beta", "temperature", "region_weight")
-            if getattr(self, name) <= 0
-        ]
-        found += [
-            f"{name} must not be negative"
-            for name in ("rpo_alpha", "min_margin", "ranking_weight", "error_weight", "min_gap")
-            if getattr(self, name) < 0
-        ]
         for name in ("objects", "most_per_object", "most_clicks"):
             if (value := getattr(self, name)) is not None and value < 1:
                 found.append(f"{name} must be 1 or more, or empty for all")
-        if not 0 <= self.label_smoothing < 0.5:
-            found.append("label_smoothing is a chance from 0 to below 0.5")
         if self.label_smoothing and self.loss_type not in ("bce", "dpo"):
             found.append(f"label_smoothing has no meaning with {self.loss_type}; leave it at 0")
         return found

@@ -7,11 +7,9 @@ by one on the base decoder, through the very code that serves them.  Views are e
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,14 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptation.errors import ImageError, InputError
 from adaptation.learning.examples import UNLABELLED, DecodedPrompt, StoredPrompt, low_res_mask
 from adaptation.models.sam import PromptableSam, digest_of_pixels
 from adaptation.predictor.interactive import Answer, Encode, InteractivePredictor
-from adaptation.predictor.zoom import View, ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
+from adaptation.predictor.zoom import View
+from adaptation.storage.tensors import write_tensors
 from adaptation.types import Box, Click, Prompt, Size
 from training.runtime.embedding_cache import CachedEncoder
 
@@ -186,15 +185,10 @@ def save_replay(path: Path, replay: CachedPrompts) -> None:
         if asked.prompt.mask_input is not None:
             tensors[f"mask_input.{index}"] = asked.prompt.mask_input.cpu().half().contiguous()
     fields = {"image_id": replay.image_id, "asked": [_asked_row(a) for a in replay.asked]}
-    draft = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, draft, {"replay": json.dumps(fields)})
-        draft.replace(path)
-    except (OSError, SafetensorError) as error:
+        write_tensors(path, tensors, {"replay": json.dumps(fields)})
+    except OSError as error:
         logger.warning("a replay could not be kept: %s", error)
-        with contextlib.suppress(OSError):
-            draft.unlink()
 
 
 def load_replay(path: Path) -> CachedPrompts | None:

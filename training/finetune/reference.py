@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from adaptation.learning.losses import mask_iou
+from adaptation.storage.tensors import write_tensors
 from adaptation.types import MaskPrediction
 from training.runtime.distributed import Rank
 
@@ -124,13 +123,8 @@ def _load(path: Path) -> Reference | None:
 
 
 def _save(path: Path, reference: Reference) -> None:
-    draft = path.with_suffix(f".{os.getpid()}")
     tensors = {name: getattr(reference, name).contiguous() for name in Reference.__slots__}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, draft)
-        draft.replace(path)
-    except (OSError, SafetensorError) as error:
+        write_tensors(path, tensors)
+    except OSError as error:
         logger.warning("the reference's log-likelihoods could not be kept: %s", error)
-        with contextlib.suppress(OSError):
-            draft.unlink()

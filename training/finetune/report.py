@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 from adaptation.errors import StoreError
 from adaptation.models.base_decoder import save_base
 from adaptation.models.sam import PromptableSam
+from adaptation.storage.files import write_json
 from adaptation.storage.provenance import provenance
 from training.runtime.checkpoints import CHECKPOINT, LOG, append_log, read_log, save_checkpoint
 
@@ -71,8 +70,6 @@ def write_checkpoint(run: Path, content: Mapping[str, Any], step: int) -> None:
         save_checkpoint(path, content)
         plot_curves(read_log(run / LOG), run / CURVES)
     except (OSError, RuntimeError) as error:  # torch.save raises either, as the disk fills
-        with contextlib.suppress(OSError):
-            path.with_suffix(".tmp").unlink()
         raise StoreError(
             f"The checkpoint of step {step} could not be written to {run} "
             f"({str(error).splitlines()[0]}). The one before it is kept: make room on the disk, "
@@ -103,9 +100,7 @@ def write_result(
             **first_and_last(read_log(run / LOG)),
             **story.notes,
         }
-        draft = run / f"{REPORT}.draft"
-        draft.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        draft.replace(run / REPORT)
+        write_json(run / REPORT, report)
     except OSError as error:
         raise StoreError(
             f"The result could not be written to {run} ({error.strerror}). Make room on the disk; "

@@ -23,8 +23,10 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
+from adaptation.config import Count, Share
 from adaptation.errors import InputError
 from adaptation.learning.examples import TrainingExample, asked, example_loss, window_around
 from adaptation.learning.losses import mask_iou
@@ -62,30 +64,13 @@ class SftConfig(ObjectsConfig, TuningConfig):
     """Everything that a run depends on; configs/sft.yaml says what each value does."""
 
     run: Path = Path("runs/sft")
-    clicks: int = 6
-    prompts: int = 4
-    boxes: float = 0.15
-    simulated_share: float = 0.5
-    simulated_clicks: int = 3
-    iou_weight: float = 1.0
+    clicks: Count = 6
+    prompts: Count = 4
+    boxes: Share = 0.15
+    simulated_share: Share = 0.5
+    simulated_clicks: Count = 3
+    iou_weight: NonNegativeFloat = 1.0
     windows: bool = False
-
-    def mistakes(self) -> list[str]:
-        """What makes no sense, one sentence each."""
-        found = super().mistakes()
-        found += [
-            f"{name} must be 1 or more"
-            for name in ("clicks", "prompts", "simulated_clicks")
-            if getattr(self, name) < 1
-        ]
-        found += [
-            f"{name} is a share between 0 and 1"
-            for name in ("boxes", "simulated_share")
-            if not 0 <= getattr(self, name) <= 1
-        ]
-        if self.iou_weight < 0:
-            found.append("iou_weight must not be negative")
-        return found
 
 
 class SftRecipe:

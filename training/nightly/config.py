@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from adaptation.config import Count, one_of, range_mistakes
+from training.runtime.config import NO_JOURNAL
 
 CANDIDATES = ("dpo", "sft")
 STARTS = ("embedded", "current")
@@ -13,14 +17,14 @@ STARTS = ("embedded", "current")
 class NightlyConfig:
     """What a night depends on; configs/nightly.yaml says what each value does."""
 
-    journal: str
+    journal: str = ""
     album: Path = Path(".strop/images")
     work: Path = Path("runs/nightly")
     registry: Path = Path(".strop/registry")
-    min_new_objects: int = 20
+    min_new_objects: Count = 20
     candidates: tuple[str, ...] = CANDIDATES
     calibrated: bool = True
-    start: str = "embedded"
+    start: Annotated[str, one_of(STARTS)] = "embedded"
     gate_sets: tuple[str, ...] = ()
     guard_sets: tuple[str, ...] = ()
     use_held_out: bool = True
@@ -35,16 +39,12 @@ class NightlyConfig:
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
-        found = []
+        found = range_mistakes(self)
         if not self.journal:
-            found.append("journal must name a database, as sqlite:///.strop/journal.db")
-        if self.min_new_objects < 1:
-            found.append("min_new_objects must be 1 or more")
+            found.append(NO_JOURNAL)
         unknown = sorted(set(self.candidates) - set(CANDIDATES))
         if unknown or not self.candidates:
             found.append(f"candidates must be some of {', '.join(CANDIDATES)}")
-        if self.start not in STARTS:
-            found.append(f"start must be one of {', '.join(STARTS)}, got {self.start!r}")
         if not self.use_held_out and not self.gate_sets:
             found.append("give gate_sets, or use_held_out: nothing would decide otherwise")
         return found

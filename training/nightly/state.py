@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from adaptation.storage.files import write_json, write_text
 from adaptation.storage.provenance import provenance
 from training.preferences.files import EXAMPLES, read_examples
 
@@ -80,7 +81,7 @@ class NightlyState:
         started = time.monotonic()
         outcome = work()
         seconds = round(time.monotonic() - started, 1)
-        _write_whole(marker, {"digest": digest, "outcome": outcome})
+        write_json(marker, {"digest": digest, "outcome": outcome})
         done = StepDone(name=name, state="done", says=outcome["says"], seconds=seconds)
         self.steps.append(done)
         return outcome
@@ -105,8 +106,8 @@ class NightlyState:
             "error": error,
             "steps": [asdict(step) for step in self.steps],
         }
-        _write_whole(self.folder / REPORT, content)
-        (self.folder / TEXT).write_text(as_text(content) + "\n", encoding="utf-8")
+        write_json(self.folder / REPORT, content)
+        write_text(self.folder / TEXT, as_text(content) + "\n")
         return content
 
 
@@ -185,9 +186,3 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _write_whole(path: Path, content: Mapping[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)

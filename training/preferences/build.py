@@ -21,7 +21,7 @@ from adaptation.storage.provenance import command_line, provenance
 from training.preferences import sources
 from training.preferences.evidence import LeftOutCounts, ObjectEvidence, gather
 from training.preferences.files import EXAMPLES, PAIRS, RANKINGS, SCHEMAS, TableWriter
-from training.preferences.folder import REPORT, whole_folder
+from training.preferences.folder import REPORT, preferences_folder
 from training.preferences.rankings import EVENT, ranking_of_answer, ranking_pairs
 from training.preferences.rows import (
     FORMAT,
@@ -63,7 +63,7 @@ def make_preferences(
             f"There is no album at {config.album}: name the folder where the server keeps the "
             "images it is clicked on (album.folder, or images in its data_dir)."
         )
-    with whole_folder(config.out, replace=config.replace) as folder:
+    with preferences_folder(config.out, replace=config.replace) as folder:
         with Journal(config.journal, create=False) as journal:
             journal.link_pending()
             job = _Job(config, journal)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adaptation.config import Count, Share, range_mistakes
 from adaptation.learning.guard import GuardSettings
+from training.runtime.config import NO_JOURNAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +22,8 @@ class OutcomeSettings:
     """
 
     is_on: bool = True
-    margin: float = 0.05
-    most_per_prompt: int = 3
+    margin: Share = 0.05
+    most_per_prompt: Count = 3
     submitted: bool = False
 
 
@@ -38,8 +40,8 @@ class CorrectionPairSettings:
     """
 
     is_on: bool = True
-    margin: float = 0.02
-    reach: float = 0.01
+    margin: Share = 0.02
+    reach: Share = 0.01
     edits: bool = True
 
 
@@ -53,7 +55,7 @@ class ChoiceSettings:
     """
 
     is_on: bool = True
-    margin: float = 0.05
+    margin: Share = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +68,16 @@ class RankingSettings:
     """
 
     is_on: bool = True
-    most_per_prompt: int = 3
+    most_per_prompt: Count = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """Finished objects that are taken for slips; see `adaptation.learning.guard.GuardSettings`."""
 
-    largest_share: float = 0.9
-    agreement: float = 0.8
-    least_overlap: float = 0.2
+    largest_share: Share = 0.9
+    agreement: Share = 0.8
+    least_overlap: Share = 0.2
 
     def as_guard(self) -> GuardSettings:
         """The same for the guard."""
@@ -90,12 +92,12 @@ class Limits:
 class PreferencesConfig:
     """Everything that a preferences folder depends on."""
 
-    journal: str
+    journal: str = ""
     album: Path
     out: Path
     project: str | None = None
     seed: int = 0
-    val_share: float = 0.1
+    val_share: Share = 0.1
     outcome: OutcomeSettings = field(default_factory=OutcomeSettings)
     correction: CorrectionPairSettings = field(default_factory=CorrectionPairSettings)
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
@@ -106,28 +108,9 @@ class PreferencesConfig:
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
-        shares = {
-            "outcome.margin": self.outcome.margin,
-            "correction.margin": self.correction.margin,
-            "correction.reach": self.correction.reach,
-            "choice.margin": self.choice.margin,
-            "limits.largest_share": self.limits.largest_share,
-            "limits.agreement": self.limits.agreement,
-            "limits.least_overlap": self.limits.least_overlap,
-            "val_share": self.val_share,
-        }
-        found = [
-            f"{name} must lie between 0 and 1, got {value}"
-            for name, value in shares.items()
-            if not 0 <= value <= 1
-        ]
-        counts = {
-            "outcome.most_per_prompt": self.outcome.most_per_prompt,
-            "ranking.most_per_prompt": self.ranking.most_per_prompt,
-        }
-        found += [f"{name} must be 1 or more" for name, value in counts.items() if value < 1]
+        found = range_mistakes(self)
         if self.sheet_pairs < 0:
             found.append("sheet_pairs must not be negative; 0 makes an empty sheet")
         if not self.journal:
-            found.append("journal must name a database, as sqlite:///.strop/journal.db")
+            found.append(NO_JOURNAL)
         return found

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.random import Generator
 
+from adaptation.config import Share, range_mistakes
 from training.pretrain.episode import LossWeights, Plan
+from training.pretrain.validation import ValidationConfig
+
+_LONG = 6
+"""Corrections from which on a window shows half of its objects: such episodes are costly."""
+
+_MOST_MENDING = 3
+_MOST_EARLIER = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +57,11 @@ class PretrainConfig:
     loss: LossWeights = LossWeights()
     windows: tuple[WindowMix, ...] = ()
     corrections: tuple[float, ...] = (1.0,)
-    supervise: float = 0.45
-    boxes: float = 0.12
+    supervise: Share = 0.45
+    supervised_rounds: float = 6.0
+    boxes: Share = 0.12
+    mends: Share = 0.0
+    validation: ValidationConfig = ValidationConfig()
     seed: int = 0
     processes: int = 1
     threads: int = 1
@@ -70,7 +81,7 @@ class PretrainConfig:
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
-        found = []
+        found = range_mistakes(self)
         if self.max_steps is None and self.max_minutes is None:
             found.append("max_steps or max_minutes must be set, or the run never ends")
         if not self.windows:
@@ -91,8 +102,7 @@ class PretrainConfig:
             found.append("shares must name at least one source, none with a negative share")
         if self.photographs not in self.shares:
             found.append(f"photographs must be one of shares, got {self.photographs!r}")
-        if not 0 <= self.supervise <= 1 or not 0 <= self.boxes <= 1:
-            found.append("supervise and boxes are probabilities between 0 and 1")
+        found += self.validation.mistakes(self.shares)
         return found
 
 
@@ -104,17 +114,34 @@ def draw_plan(config: PretrainConfig, progress: float, rng: Generator) -> Plan:
     mix = config.windows[int(rng.choice(len(shares), p=shares / shares.sum()))]
     chances = np.array(config.corrections)
     n_corrections = int(rng.choice(len(chances), p=chances / chances.sum()))
-    early = tuple(bool(v) for v in rng.random(n_corrections) < config.supervise)
-    has_boxes = bool(rng.random() < config.boxes)
+    mends = bool(rng.random() < config.mends)
+    if mends:
+        n_corrections = min(n_corrections, _MOST_MENDING)
+    has_boxes = not mends and bool(rng.random() < config.boxes)
     n_scattered = int(rng.integers(1, 4)) if rng.random() < 0.15 and not has_boxes else 0
+    n_objects = mix.objects if n_corrections < _LONG else max(2, mix.objects // 2)
     return Plan(
         window_size=mix.size,
-        max_objects=mix.objects,
-        supervised=(*early, True),
+        max_objects=n_objects,
+        supervised=_draw_supervised(n_corrections, config, rng),
         has_boxes=has_boxes,
         starts_with_click=not has_boxes or bool(rng.random() < 0.4),
-        n_scattered=n_scattered,
+        n_scattered=int(rng.integers(1, _MOST_EARLIER + 1)) if mends else n_scattered,
+        starts_from_mask=mends,
     )
+
+
+def _draw_supervised(
+    n_corrections: int, config: PretrainConfig, rng: Generator
+) -> tuple[bool, ...]:
+    """Which rounds carry a loss: the last, the first often, of the others a few at most."""
+    if n_corrections == 0:
+        return (True,)
+    n_between = n_corrections - 1
+    chance = min(config.supervise, config.supervised_rounds / max(1, n_between))
+    first = bool(rng.random() < config.supervise)
+    between = (bool(v) for v in rng.random(n_between) < chance)
+    return (first, *between, True)
 
 
 def learning_rate(progress: float, step: int, config: PretrainConfig) -> float:

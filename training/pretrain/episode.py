@@ -24,9 +24,12 @@ from adaptation.models.precision import has_fast_bfloat16
 from adaptation.simulation.clicker import jittered_box
 from adaptation.types import LOGIT_STRIDE, STRIDE, Window
 from training.pretrain.clicks import PixelClick, corrective_click, first_click, scattered_click
+from training.pretrain.mask_errors import as_logits, with_one_error
 from training.pretrain.windows import TrainingWindow
 
 _LOGIT_LIMIT = 32.0
+_FAR_CELLS = 24
+"""Cells of the logits beyond which a pixel is far from a click: an eighth of the frame's side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Plan:
         has_boxes: Whether the objects come with boxes.
         starts_with_click: Whether the first round has a click (always without boxes).
         n_scattered: Clicks given at once with the first one.
+        starts_from_mask: Whether the objects come with masks that are right but for one error;
+            the first click mends it, the scattered ones came before it.
     """
 
     window_size: int
@@ -48,6 +53,7 @@ class Plan:
     has_boxes: bool
     starts_with_click: bool
     n_scattered: int
+    starts_from_mask: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +66,35 @@ class LossWeights:
     all_candidates: float = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What one corrective click did, on average over an episode's objects.
+
+    Args:
+        n_clicks: Clicks given, this one included.
+        before, after: IoU of the masks before and after it.
+        far_changed: Share of the pixels far from the click whose mask changed.
+    """
+
+    n_clicks: int
+    before: float
+    after: float
+    far_changed: float
+
+
 @dataclass(slots=True)
 class EpisodeReport:
-    """What an episode measured: for each supervised round the clicks given and the quality."""
+    """What an episode measured: for each round the clicks given and the IoU, [0, 1].
+
+    `corrections` holds the rounds that had a mask to correct; `mends` says that the episode began
+    from masks that were right but for one error, so that its IoUs are no measure of first clicks.
+    """
 
     n_objects: int
     loss: float = 0.0
+    mends: bool = False
     rounds: list[tuple[int, float]] = field(default_factory=list)
+    corrections: list[Correction] = field(default_factory=list)
     obeyed: list[float] = field(default_factory=list)
 
 
@@ -115,7 +143,8 @@ class Episode:
         self._labelled = self._label_content(window)
         self._place = draw_place(plan.window_size, sam.image_encoder.img_size, rng)
         self._pixels = self._normalise(window)
-        self.report = EpisodeReport(n_objects=len(window.masks))
+        self._shown: Tensor | None = None
+        self.report = EpisodeReport(n_objects=len(window.masks), mends=plan.starts_from_mask)
 
     def run(self, after: Callable[[], None] | None = None) -> EpisodeReport:
         """Play the episode; `after` runs once the last gradient is there."""
@@ -129,6 +158,7 @@ class Episode:
                 logits, predicted_iou = self._decode(shared, prompts)
                 if is_supervised:
                     self._supervise(logits, predicted_iou, prompts)
+            self._note(prompts, logits.detach(), predicted_iou.detach())
             if index < last:
                 self._correct(prompts, logits.detach(), predicted_iou.detach())
         embedding.backward(shared.grad)
@@ -144,7 +174,7 @@ class Episode:
         return labelled
 
     def _normalise(self, window: TrainingWindow) -> Tensor:
-        pixels = torch.from_numpy(window.image).to(self._device).permute(2, 0, 1)
+        pixels = self._tensor(window.image).permute(2, 0, 1)
         pixels = (pixels - self._sam.pixel_mean) / self._sam.pixel_std
         height, width = window.content
         pixels[:, height:] = 0
@@ -166,11 +196,24 @@ class Episode:
             boxes = np.asarray(drawn * LOGIT_STRIDE - 0.5, np.float32)
         empty = np.zeros((count, 0), np.float32)
         prompts = _Prompts(np.zeros((count, 0, 2), np.float32), empty, boxes)
+        if plan.starts_from_mask:
+            self._start_from_masks(prompts)
+            return prompts
         if plan.starts_with_click:
             prompts.add([first_click(mask, rng) for mask in self._masks])
         for _ in range(plan.n_scattered):
             prompts.add([scattered_click(mask, rng) for mask in self._masks])
         return prompts
+
+    def _start_from_masks(self, prompts: _Prompts) -> None:
+        """Show masks with one error each, the clicks that led there, and a click on the error."""
+        rng = self._rng
+        for _ in range(self._plan.n_scattered):
+            prompts.add([scattered_click(mask, rng) for mask in self._masks])
+        wrong = [with_one_error(mask, rng) for mask in self._masks]
+        logits = np.stack([as_logits(mask, rng) for mask in wrong])[:, None]
+        self._shown = self._tensor(logits)
+        self._click(prompts, np.stack(wrong), self._shown)
 
     def _decode(self, embedding: Tensor, prompts: _Prompts) -> tuple[Tensor, Tensor]:
         encoder, place = self._sam.prompt_encoder, self._place
@@ -186,7 +229,10 @@ class Episode:
         return logits.float(), predicted_iou.float()
 
     def _tensor(self, array: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
 
     def _supervise(self, logits: Tensor, predicted_iou: Tensor, prompts: _Prompts) -> None:
         """Backpropagate one round's loss down to the embedding."""
@@ -206,34 +252,57 @@ class Episode:
             loss = loss + weights.click * self._click_loss(chosen, prompts)
         mean = loss.mean() / sum(self._plan.supervised)
         torch.autograd.backward(mean)
-        self._note(mean, chosen, prompts)
+        self.report.loss += mean.item()
 
     def _click_loss(self, chosen: Tensor, prompts: _Prompts) -> Tensor:
         points = (self._tensor(prompts.coords) + 0.5) / LOGIT_STRIDE - 0.5
         labels = self._tensor(prompts.labels)
         return click_loss(chosen[:, 0], points, labels, target=self._target[:, 0])
 
-    def _note(self, loss: Tensor, chosen: Tensor, prompts: _Prompts) -> None:
-        iou = mask_iou(chosen.detach(), self._target, self._labelled)[:, 0]
-        self.report.loss += loss.item()
-        self.report.rounds.append((prompts.n_clicks, iou.mean().item()))
+    def _note(self, prompts: _Prompts, logits: Tensor, predicted_iou: Tensor) -> None:
+        """Measure the masks of one round, and what its click changed."""
+        chosen = choose(logits, predicted_iou, is_ambiguous=prompts.is_ambiguous)
+        iou = mask_iou(chosen, self._target, self._labelled)[:, 0].mean().item()
+        self.report.rounds.append((prompts.n_clicks, iou))
         given = prompts.labels >= 0
         if given.any():
-            shown = (chosen.detach()[:, 0] > 0).cpu().numpy()
+            shown = (chosen[:, 0] > 0).cpu().numpy()
             at = ((prompts.coords + 0.5) / LOGIT_STRIDE).astype(int)
             obeyed = shown[np.arange(len(shown))[:, None], at[..., 1], at[..., 0]]
             self.report.obeyed.append(float((obeyed == (prompts.labels > 0))[given].mean()))
+        if self._shown is not None:
+            before = mask_iou(self._shown, self._target, self._labelled)[:, 0].mean().item()
+            far = self._far_changed(prompts, self._shown, chosen)
+            self.report.corrections.append(Correction(prompts.n_clicks, before, iou, far))
+        self._shown = chosen
+
+    def _far_changed(self, prompts: _Prompts, before: Tensor, after: Tensor) -> float:
+        """Share of the pixels far from each object's newest click whose mask changed."""
+        height, width = before.shape[-2:]
+        newest = (self._tensor(prompts.coords[:, -1]) + 0.5) / LOGIT_STRIDE - 0.5
+        rows = torch.arange(height, device=self._device)[:, None]
+        columns = torch.arange(width, device=self._device)
+        squared = (columns - newest[:, 0, None, None]) ** 2
+        squared = squared + (rows - newest[:, 1, None, None]) ** 2
+        is_far = (squared > _FAR_CELLS**2) & (self._labelled[:, 0] > 0)
+        changed = ((before > 0) != (after > 0))[:, 0] & is_far
+        return float(changed.sum() / is_far.sum().clamp_min(1))
 
     def _correct(self, prompts: _Prompts, logits: Tensor, predicted_iou: Tensor) -> None:
         """Show the masks, take a click on each, and feed the masks back."""
         shown = choose(logits, predicted_iou, is_ambiguous=prompts.is_ambiguous)
         masks = ((shown[:, 0] > 0) & (self._labelled[0] > 0)).cpu().numpy()
-        clicks = [
-            corrective_click(mask, target, self._rng)
-            for mask, target in zip(masks, self._masks, strict=True)
-        ]
-        prompts.add(clicks)
-        prompts.previous = degrade(shown.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT), self._rng)
+        self._click(prompts, masks, shown)
+
+    def _click(self, prompts: _Prompts, masks: NDArray[np.bool_], logits: Tensor) -> None:
+        """Take a corrective click on each mask, and feed the masks' logits back."""
+        prompts.add(
+            [
+                corrective_click(mask, target, self._rng)
+                for mask, target in zip(masks, self._masks, strict=True)
+            ]
+        )
+        prompts.previous = degrade(logits.clamp(-_LOGIT_LIMIT, _LOGIT_LIMIT), self._rng)
 
 
 def to_frame(pixel: float) -> float:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from adaptation.storage.digests import write_digest
+from adaptation.storage.tensors import write_tensors
 from training.runtime.checkpoints import read_log
 
 
@@ -49,9 +48,10 @@ def plot_log(path: Path, target: Path) -> None:
 
     rows = read_log(path)
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for key in sorted({key for row in rows for key in row if key.startswith("iou@")}):
+    for key in sorted({key for row in rows for key in row if "iou@" in key}):
         points = [(row["step"], row[key]) for row in rows if key in row]
-        axes[0].plot(*zip(*points, strict=True), label=key, linewidth=1)
+        style = "o--" if key.startswith("val_") else "-"
+        axes[0].plot(*zip(*points, strict=True), style, label=key, linewidth=1, markersize=3)
     for key in ("loss", "obeyed"):
         points = [(row["step"], row[key]) for row in rows if key in row]
         if points:
@@ -85,10 +85,6 @@ def export_weights(weights: Mapping[str, Tensor], target: Path, metadata: Mappin
         name: (t.half() if t.is_floating_point() else t).contiguous() for name, t in weights.items()
     }
     value = digest(halves)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    save_file(halves, temporary, metadata={**metadata, "sha256": value})
-    temporary.chmod(0o644)  # safetensors makes files that only their owner reads
-    os.replace(temporary, target)
+    write_tensors(target, halves, {**metadata, "sha256": value}, durable=True, mode=0o644)
     write_digest(target)
     return value

@@ -9,11 +9,11 @@ added); with `max_minutes` the learning rate follows the clock instead.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,22 @@ from tqdm import tqdm
 
 from adaptation.errors import SettingsError, StropError
 from adaptation.models.compact.model import DEFAULT_WEIGHTS, build_compact, load_compact
-from adaptation.storage.datasets import open_sets
+from adaptation.storage.datasets import FolderSet, held_out_stems, open_sets
 from adaptation.storage.digests import file_sha256
+from adaptation.storage.files import write_text
 from adaptation.storage.provenance import commit
 from adaptation.types import STRIDE
+from training.pretrain.arguments import EMBEDDED, parse_arguments
 from training.pretrain.config import PretrainConfig, draw_plan, learning_rate
 from training.pretrain.episode import Episode, EpisodeReport, Plan
 from training.pretrain.export import WeightAverage, export_weights, plot_log
 from training.pretrain.imagenet import import_imagenet_weights
+from training.pretrain.packing import pack, unpack
 from training.pretrain.synthesis import Composer
+from training.pretrain.validation import ValidationConfig, Watch
 from training.pretrain.windows import SYNTHETIC, SceneSource, WindowSampler
 from training.runtime.checkpoints import (
+    BEST,
     CHECKPOINT,
     LOG,
     append_log,
@@ -56,7 +61,7 @@ class Pretraining:
 
     def __init__(self, config: PretrainConfig, rank: Rank) -> None:
         self._config, self._rank = config, rank
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = device_of(rank)
         torch.manual_seed(config.seed)
         self._sam = build_compact(input_size=config.model.input_size, dim=config.model.dim)
         path = config.run / CHECKPOINT
@@ -66,6 +71,7 @@ class Pretraining:
         self._average = WeightAverage(self._sam, config.ema_decay)
         self._sampler = make_sampler(config)
         self._step, self._spent_s = 0, 0.0
+        self._watch = Watch(config.data, config.validation, rank)
         if path.is_file():
             self._resume(load_checkpoint(path))
         self._started = self._saved = time.monotonic()
@@ -85,16 +91,18 @@ class Pretraining:
     def train(self) -> None:
         """Train until the steps or the minutes are used up."""
         bar = tqdm(total=100, unit="%", mininterval=20, disable=not self._rank.is_first)
-        while (progress := self.progress) < 1:
+        while (progress := self.progress) < 1 and not self._watch.is_over:
             self._reports.extend(self.step(progress))
             if self._rank.is_first and self._step % self._config.log_every == 0:
                 self._log()
                 bar.n = round(100 * progress, 1)
                 bar.set_postfix(step=self._step, refresh=False)
                 bar.update(0)
+            self._validate()
             if time.monotonic() - self._saved > 60 * self._config.save_every_minutes:
                 self.save()
         bar.close()
+        self._validate(is_last=True)
         self.save()
 
     def step(self, progress: float) -> list[EpisodeReport]:
@@ -144,6 +152,7 @@ class Pretraining:
             "spent_s": self._elapsed_s(),
             "config": as_dict(self._config),
             "origin": self._origin,
+            "validation": self._watch.state,
         }
         save_checkpoint(self._config.run / CHECKPOINT, content)
         if (self._config.run / LOG).is_file():
@@ -155,9 +164,22 @@ class Pretraining:
         self._optimizer.load_state_dict(checkpoint["optimizer"])
         self._step, self._spent_s = checkpoint["step"], checkpoint["spent_s"]
         self._origin = checkpoint["origin"]
+        self._watch.state = checkpoint["validation"]
         if self._rank.is_first:
             cut_log(self._config.run / LOG, self._step)
         logger.info("resumed at step %d", self._step)
+
+    def _validate(self, *, is_last: bool = False) -> None:
+        """Measure the averaged weights when it is time, and keep them if they are the best."""
+        minutes = float("inf") if is_last else self._elapsed_s() / 60
+        row = self._watch.look(self._sam, self._average.weights, minutes)
+        if row is None:
+            return
+        row = {"step": self._step, "minutes": round(self._elapsed_s() / 60, 2), **row}
+        append_log(self._config.run / LOG, row)
+        if self._watch.state["since_best"] == 0:
+            best = {"ema": self._average.weights, "step": self._step}
+            save_checkpoint(self._config.run / BEST, best)
 
     def _elapsed_s(self) -> float:
         return self._spent_s + time.monotonic() - self._started
@@ -171,6 +193,13 @@ class Pretraining:
         }
         append_log(self._config.run / LOG, row)
         self._reports.clear()
+
+
+def device_of(rank: Rank) -> torch.device:
+    """A GPU where there is one; several ranks may share it."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", rank.local_index % torch.cuda.device_count())
 
 
 def begin(sam: Sam, config: PretrainConfig) -> str:
@@ -201,10 +230,10 @@ def make_optimizer(sam: Sam, config: PretrainConfig) -> torch.optim.AdamW:
 
 
 def make_sampler(config: PretrainConfig) -> WindowSampler:
-    """Open the data sets of the config."""
+    """Open the data sets of the config, without what is kept for validation."""
     names = [name for name in config.shares if name != SYNTHETIC]
     sources = {
-        name: SceneSource(dataset)
+        name: SceneSource(dataset, left_out=left_out(dataset, config.validation))
         for name, dataset in zip(names, open_sets(config.data, names), strict=True)
     }
     return WindowSampler(
@@ -216,13 +245,34 @@ def make_sampler(config: PretrainConfig) -> WindowSampler:
     )
 
 
+def left_out(dataset: FolderSet, validation: ValidationConfig) -> frozenset[str]:
+    """The stems of a set of the shares that are kept for validation."""
+    if dataset.name not in validation.groups_of:
+        return frozenset()
+    return held_out_stems(dataset, validation.share)
+
+
 def summarise(reports: Iterable[EpisodeReport]) -> dict[str, float]:
-    """Mean loss, IoU after 1, 2, 3-4 and 5 or more clicks, and the share of clicks obeyed."""
+    """Means over the episodes since the last row of the log.
+
+    Returns:
+        Loss; `iou@k`, IoU after 1, 2, 3-4, 5-8 and 9 or more clicks, of episodes that begin from
+        nothing; `gain@k`, what a corrective click added, and `far@k`, the share of the pixels far
+        from it that it changed; `before@mend`, `gain@mend` and `far@mend`, the same of the first
+        click of episodes that begin from good masks; and the share of clicks obeyed.
+    """
     reports = list(reports)
     bins: dict[str, list[float]] = {}
-    for n_clicks, iou in (pair for report in reports for pair in report.rounds):
-        name = {0: "0", 1: "1", 2: "2", 3: "3", 4: "3"}.get(n_clicks, "5")
-        bins.setdefault(f"iou@{name}", []).append(iou)
+    for report in reports:
+        for n_clicks, iou in () if report.mends else report.rounds:
+            bins.setdefault(f"iou@{_bin(n_clicks)}", []).append(iou)
+        for correction in report.corrections[:1] if report.mends else report.corrections:
+            name = f"@{_bin(correction.n_clicks)}"
+            if report.mends:
+                name = "@mend"
+                bins.setdefault("before@mend", []).append(correction.before)
+            bins.setdefault(f"gain{name}", []).append(correction.after - correction.before)
+            bins.setdefault(f"far{name}", []).append(correction.far_changed)
     obeyed = [value for report in reports for value in report.obeyed]
     row = {name: round(float(np.mean(values)), 4) for name, values in sorted(bins.items())}
     row["loss"] = round(float(np.mean([r.loss for r in reports])), 4)
@@ -231,10 +281,17 @@ def summarise(reports: Iterable[EpisodeReport]) -> dict[str, float]:
     return row
 
 
+def _bin(n_clicks: int) -> int:
+    """The smallest number of clicks of the bin that a number of clicks falls into."""
+    return max(start for start in (0, 1, 2, 3, 5, 9) if start <= n_clicks)
+
+
 def run(config: PretrainConfig) -> None:
     """Train with the ranks that `torchrun` started, or with `processes` of our own."""
     config.run.mkdir(parents=True, exist_ok=True)
-    (config.run / "config.yaml").write_text(yaml.safe_dump(as_dict(config)), encoding="utf-8")
+    if config.data.is_file():
+        config = replace(config, data=unpack(config.data, config.run / "data"))
+    write_text(config.run / "config.yaml", yaml.safe_dump(as_dict(config)))
     run_ranks(_train, config, config.processes)
 
 
@@ -276,6 +333,9 @@ def export(run_folder: Path, target: Path, blend: float = 0.0) -> str:
         "minutes": f"{checkpoint['spent_s'] / 60:.0f}",
     }
     weights: dict[str, Tensor] = checkpoint["ema"]
+    if (run_folder / BEST).is_file():
+        best = load_checkpoint(run_folder / BEST)
+        weights, metadata["steps"] = best["ema"], str(best["step"])
     if blend:
         weights = _blended(weights, config["start"], blend)
         metadata["blend"] = f"{blend:g} of the start"
@@ -298,32 +358,19 @@ def _blended(weights: dict[str, Tensor], start: str | None, share: float) -> dic
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: train, or export the averaged weights of a run; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="strop-train pretrain", description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("configs/pretrain.yaml"))
-    parser.add_argument(
-        "--export",
-        type=Path,
-        nargs="?",
-        const=DEFAULT_WEIGHTS,
-        metavar="FILE",
-        help="do not train; write the run's weights to FILE (embedded by default)",
-    )
-    parser.add_argument(
-        "--blend",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="with --export: share of the weights that the run started from (0)",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
-    options = parser.parse_args(arguments)
+    options = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         config = load_config(PretrainConfig, options.config, options.overrides)
-        if options.export is None:
+        if options.pack is not None:
+            names = {*config.shares, *config.validation.sets} - {SYNTHETIC}
+            quality = pack(config.data, sorted(names), options.pack)
+            logger.info("packed %d sets, images at quality %d", len(names), quality)
+        elif options.export is None:
             run(config)
         else:
-            logger.info("exported, sha256 %s", export(config.run, options.export, options.blend))
+            path = DEFAULT_WEIGHTS if options.export == EMBEDDED else options.export
+            logger.info("exported, sha256 %s", export(config.run, path, options.blend))
     except StropError as error:
         sys.stderr.write(f"{error}\n")
         return 2

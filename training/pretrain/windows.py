@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import cv2
@@ -26,6 +27,8 @@ _PixelT = TypeVar("_PixelT", np.uint8, np.int32)
 _ArrayT = TypeVar("_ArrayT", np.float32, np.bool_)
 
 _MIN_ZOOM_SIDE = 40
+_ZOOM_FACTORS = (1.3, 4.0)
+_SMALL_SIDE = 24
 _MIN_AREA_CELLS = 8
 _MAX_AREA_SHARE = 0.75
 _LONGEST_SOURCE = 640
@@ -56,19 +59,29 @@ class Scene:
 
 @dataclass
 class SceneSource:
-    """A data set held in memory once it has been read, at most 640 pixels on a side."""
+    """A data set held in memory once it has been read, at most 640 pixels on a side.
+
+    Args:
+        dataset: The set.
+        left_out: Stems that are not drawn.
+    """
 
     dataset: FolderSet
+    left_out: frozenset[str] = frozenset()
     _scenes: dict[str, Scene] = field(default_factory=dict)
 
     def draw(self, rng: Generator) -> tuple[Image, Sequence[LabelMap]]:
         """A random image and its partitions."""
-        stems = self.dataset.stems
+        stems = self._stems
         stem = stems[int(rng.integers(len(stems)))]
         if stem not in self._scenes:
             self._scenes[stem] = self._read(stem)
         scene = self._scenes[stem]
         return scene.image, scene.partitions
+
+    @cached_property
+    def _stems(self) -> list[str]:
+        return [stem for stem in self.dataset.stems if stem not in self.left_out]
 
     def _read(self, stem: str) -> Scene:
         image, partitions = self.dataset.image(stem), self.dataset.partitions(stem)
@@ -166,6 +179,8 @@ class WindowSampler:
         height, width = shape[:2]
         is_frame = size == self.frame_size
         chances = (0.45, 0.4) if is_frame else (0.12, 0.38)
+        if _holds_small_objects(partitions[0], self.frame_size):
+            chances = (0.25, 0.65) if is_frame else (0.0, 0.8)
         draw = rng.random()
         if draw < chances[0]:
             return _Cut(0, 0, width, height, size / max(height, width))
@@ -179,6 +194,16 @@ class WindowSampler:
         return _Cut(x, y, *sides, scale)
 
 
+def _holds_small_objects(partition: LabelMap, frame_size: int) -> bool:
+    """Whether half of the objects measure less than 24 pixels of the frame."""
+    areas = np.bincount(partition.ravel())[1:]
+    areas = areas[areas > 0]
+    if len(areas) == 0:
+        return False
+    scale = frame_size / max(partition.shape)
+    return bool(np.sqrt(np.median(areas)) * scale < _SMALL_SIDE)
+
+
 def _zoom_cut(partitions: Sequence[LabelMap], size: int, rng: Generator) -> _Cut:
     """A square around one object, scaled to fill the window."""
     partition = partitions[int(rng.integers(len(partitions)))]
@@ -189,7 +214,7 @@ def _zoom_cut(partitions: Sequence[LabelMap], size: int, rng: Generator) -> _Cut
     if len(ids) == 0:
         return _Cut(0, 0, width, height, size / max(height, width))
     x, y, w, h = cv2.boundingRect((partition == rng.choice(ids)).astype(np.uint8))
-    side = max(_MIN_ZOOM_SIDE, int(max(w, h) * rng.uniform(1.3, 2.5)))
+    side = max(_MIN_ZOOM_SIDE, int(max(w, h) * np.exp(rng.uniform(*np.log(_ZOOM_FACTORS)))))
     across, down = min(side, width), min(side, height)
     jitter = rng.uniform(-0.1, 0.1, 2) * side
     left = int(np.clip(x + w / 2 - across / 2 + jitter[0], 0, width - across))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from adaptation.predictor.guided_filter import EdgeSettings
-from adaptation.predictor.zoom import ZoomSettings
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
+
+from adaptation.config import Count, one_of, range_mistakes
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.simulation.annotator import CLICKERS
 from adaptation.simulation.metrics import Metric
 from training.evaluation.config import EvaluateConfig
@@ -23,52 +26,42 @@ class GateConfig:
     gate_sets: tuple[str, ...] = ()
     guard_sets: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("mIoU@3", "NoC20@90")
-    confidence: float = 0.95
-    tolerance_percent: float = 1.0
-    tolerance_clicks: float = 0.5
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    tolerance_percent: NonNegativeFloat = 1.0
+    tolerance_clicks: NonNegativeFloat = 0.5
     min_objects: int = 30
     model: str = "compact"
     checkpoint: Path | None = None
     models_dir: Path = Path("models")
     device: str = "cpu"
     objects: int | None = 200
-    seed: int = 0
-    clicker: str = "central"
-    max_clicks: int = 20
-    target: float = 0.90
+    seed: NonNegativeInt = 0
+    clicker: Annotated[str, one_of(CLICKERS)] = "central"
+    max_clicks: Count = 20
+    target: Annotated[float, Field(gt=0, le=1)] = 0.90
     correct: bool = True
     zoom: ZoomSettings = field(default_factory=ZoomSettings)
     edges: EdgeSettings = field(default_factory=EdgeSettings)
     max_report_age_h: float = 24.0
-    workers: int = 1
-    threads: int = 1
+    workers: Count = 1
+    threads: Count = 1
     cache: Path | None = Path("runs/embeddings")
     cache_gb: float = 8.0
     out: Path = Path("runs/gate")
 
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
-        found = []
+        found = range_mistakes(self)
         if not self.gate_sets:
             found.append("gate_sets must name at least one data folder (--gate-set FOLDER)")
         twice = sorted(set(self.gate_sets) & set(self.guard_sets))
         if twice:
             found.append(f"{twice[0]} is a gate set and a guarded one; name it once")
         found += self._bad_metrics()
-        if not 0.5 < self.confidence < 1:
-            found.append(f"confidence must lie between 0.5 and 1, got {self.confidence}")
-        if self.tolerance_percent < 0 or self.tolerance_clicks < 0:
-            found.append("tolerance_percent and tolerance_clicks must not be negative")
         if self.objects is not None and self.objects < 1:
             found.append("objects must be 1 or more, or empty for all of them")
         if self.min_objects < 6:
             found.append("min_objects must be 6 or more: five objects can show nothing")
-        if self.clicker not in CLICKERS:
-            found.append(f"clicker must be one of {', '.join(CLICKERS)}, got {self.clicker!r}")
-        if min(self.max_clicks, self.workers, self.threads) < 1 or self.seed < 0:
-            found.append("max_clicks, workers and threads must be 1 or more, seed 0 or more")
-        if not 0 < self.target <= 1:
-            found.append(f"target is an IoU above 0 and at most 1, got {self.target}")
         return found
 
     def _bad_metrics(self) -> list[str]:

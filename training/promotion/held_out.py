@@ -8,9 +8,8 @@ as the decoder in use drew them speak for that decoder: so the gate is rather to
 from __future__ import annotations
 
 import json
-import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from adaptation.errors import ImageError, StoreError
 from adaptation.masks import decode_rle
 from adaptation.storage.album import Album
+from adaptation.storage.files import whole_folder
 from training.preferences.files import read_examples
 from training.preferences.rows import Example
 
@@ -45,11 +45,14 @@ def write_held_out(preferences: Path, album: Album, out: Path) -> dict[str, Any]
     by_image: dict[str, list[Example]] = defaultdict(list)
     for example in read_examples(preferences, "val"):
         by_image[example.image_id].append(example)
+    with whole_folder(out, may_replace=lambda _: True) as draft:
+        return _fill(draft, by_image, album)
+
+
+def _fill(draft: Path, by_image: Mapping[str, list[Example]], album: Album) -> dict[str, Any]:
     counts = {"objects": 0, "images": 0, "left_out": 0}
-    draft = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
     for name in ("images", "masks"):
-        (draft / name).mkdir(parents=True)
+        (draft / name).mkdir()
     groups: dict[str, str] = {}
     for image_id, examples in sorted(by_image.items()):
         try:
@@ -65,8 +68,6 @@ def write_held_out(preferences: Path, album: Album, out: Path) -> dict[str, Any]
             _write(draft / "images" / f"{stem}.png", image[..., ::-1])
             _write(draft / "masks" / f"{stem}.png", labels)
     (draft / "groups.json").write_text(json.dumps(groups), encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    draft.replace(out)
     return counts
 
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from adaptation.errors import InputError
 from adaptation.models.base_decoder import EMBEDDED, BaseCard, Registry, check_name, read_card
+from adaptation.storage.files import whole_folder, write_json, write_text
 from training.runtime.locks import only_one
 
 CARD = "card.json"
@@ -110,15 +111,9 @@ class RegistryWriter:
                 f"There is a version {name} already, decoder {known.decoder_id}; this one is "
                 f"{wanted.decoder_id}. Choose another name with --name."
             )
-        draft = target.with_name(f".{name}.partial")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        shutil.copyfile(source, draft / "decoder.safetensors")
-        (draft / CARD).write_text(json.dumps(dict(card), indent=2) + "\n", encoding="utf-8")
-        for path in (*draft.iterdir(), draft):
-            _sync(path)
-        draft.replace(target)
-        _sync(target.parent)
+        with whole_folder(target, durable=True) as draft:
+            shutil.copyfile(source, draft / "decoder.safetensors")
+            write_json(draft / CARD, card)
 
     def promote(self, name: str, reason: str) -> None:
         """Bring a version into use."""
@@ -203,7 +198,7 @@ class RegistryWriter:
                 reason=reason,
             )
         )
-        _write_whole(self.folder / "current", f"{name}\n")
+        write_text(self.folder / "current", f"{name}\n", durable=True)
 
     def _settle(self) -> None:
         """Say of a switch that was announced and cut off that it did not come about."""
@@ -228,23 +223,6 @@ def default_name(card: BaseCard) -> str:
     day = datetime.now(timezone.utc).strftime("%Y%m%d")
     stage = "".join(c for c in card.stage if c.isalnum() or c in "._-") or "base"
     return check_name(f"{day}-{stage}-{card.decoder_id[:8]}")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(text, encoding="utf-8")
-    _sync(draft)
-    draft.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptation.errors import InputError
+from adaptation.storage.files import write_json
 from adaptation.storage.provenance import rounded
 from training.promotion.gate import GateResult
 
@@ -37,12 +38,8 @@ def report_to_json(result: GateResult, origin: Mapping[str, Any]) -> dict[str, A
 
 def write_report(content: Mapping[str, Any], folder: Path) -> Path:
     """Write a report, whole or not at all; returns its file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / REPORT
-    draft = path.with_suffix(".partial")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
-    return path
+    write_json(folder / REPORT, content)
+    return folder / REPORT
 
 
 def read_report(path: Path, identity: Mapping[str, Any], max_age_h: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from adaptation.errors import SettingsError
 from adaptation.masks import Mask
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import InteractivePredictor
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
 from adaptation.proposals.memory import MemoryGenerator, MemorySettings, ObjectMemory
 from adaptation.proposals.refiner import Refiner, Region, ZoomRefiner
 from adaptation.proposals.similar import SimilarProposer, SimilarSettings

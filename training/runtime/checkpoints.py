@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,17 +11,16 @@ from typing import Any
 import torch
 
 from adaptation.errors import StoreError
+from adaptation.storage.files import write_text, write_whole
 
 CHECKPOINT = "checkpoint.pt"
+BEST = "best.pt"
 LOG = "log.jsonl"
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write atomically: a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    torch.save(dict(content), temporary)
-    os.replace(temporary, path)
+    write_whole(path, lambda draft: torch.save(dict(content), draft))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -57,4 +55,4 @@ def cut_log(path: Path, step: int) -> None:
     """Drop the rows after a step: those of work that was lost, and is now done again."""
     rows = [row for row in read_log(path) if row["step"] <= step]
     if rows:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

@@ -8,26 +8,24 @@ was not give the same masks.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import itertools
 import json
 import logging
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from adaptation.models.sam import PromptableSam, digest_of_pixels
 from adaptation.predictor.zoom import View
+from adaptation.storage.tensors import write_tensors
 from adaptation.types import Embedding
 
 logger = logging.getLogger(__name__)
@@ -53,7 +51,6 @@ class EncodingStore:
         self._folder = folder
         self._max_bytes = max_bytes
         self._written = max_bytes  # clean up at the first write
-        self._serial = itertools.count()
 
     def load(self, key: str) -> Embedding | None:
         """Read an embedding, its features as float16; None where there is none to be read."""
@@ -80,7 +77,6 @@ class EncodingStore:
     def save(self, key: str, embedding: Embedding) -> None:
         """Write an embedding whole or not at all; a full disk is logged and costs speed only."""
         path = self._path(key)
-        draft = path.with_suffix(f".{os.getpid()}-{next(self._serial)}")
         fields = {
             "original_size": embedding.original_size,
             "input_size": embedding.input_size,
@@ -92,13 +88,9 @@ class EncodingStore:
             "guide": embedding.guide.contiguous(),
         }
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, draft, {"embedding": json.dumps(fields)})
-            draft.replace(path)
-        except (OSError, SafetensorError) as error:
+            write_tensors(path, tensors, {"embedding": json.dumps(fields)})
+        except OSError as error:
             logger.warning("an embedding could not be cached: %s", error)
-            with contextlib.suppress(OSError):
-                draft.unlink()
             return
         self._make_room(embedding.n_bytes)
 
@@ -148,9 +140,8 @@ class CachedEncoder:
     ) -> None:
         self._sam = sam
         self._store = store
-        self._n_in_memory = n_in_memory
         self._clock = clock
-        self._memory: OrderedDict[str, Embedding] = OrderedDict()
+        self._memory: LRUCache[str, Embedding] = LRUCache(n_in_memory)
         self.encode_s = 0.0
         """Seconds spent in the encoder so far."""
         self.n_encoded = 0
@@ -178,12 +169,12 @@ class CachedEncoder:
     ) -> Embedding:
         key = self._key(image_id, view)
         if key in self._memory:
-            self._memory.move_to_end(key)
             return self._memory[key]
         found = self._stored(key)
         if found is None:
             found = self._encode(key, read(), view)
-        self._remember(key, found)
+        if self._memory.maxsize:
+            self._memory[key] = found
         return found
 
     def _key(self, image_id: str, view: View) -> str:
@@ -207,8 +198,3 @@ class CachedEncoder:
         if self._store is not None:
             self._store.save(key, half)
         return replace(fresh, features=half.features.float())
-
-    def _remember(self, key: str, embedding: Embedding) -> None:
-        self._memory[key] = embedding
-        while len(self._memory) > self._n_in_memory:
-            self._memory.popitem(last=False)

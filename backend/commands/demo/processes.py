@@ -15,6 +15,7 @@ from types import FrameType
 from backend.commands.demo.errors import DemoError
 
 POLL_S = 0.2
+STOP_GRACE_S = 5.0
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -118,8 +119,12 @@ class Programs:
             self.check()
             time.sleep(POLL_S)
 
-    def stop(self, grace_s: float = 20.0) -> None:
-        """Ask all of them to end, and end those that have not after the grace time."""
+    def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """Ask all of them to end, and end those that have not after the grace time.
+
+        Nothing is lost then: Strop's journal is on the disk before an answer leaves, and what
+        sessions learned can be made from it again.
+        """
         for program in self._programs:
             program.terminate()
         give_up_at = time.monotonic() + grace_s

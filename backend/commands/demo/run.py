@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 import time
@@ -18,7 +17,8 @@ from backend.commands.demo.credentials import Credentials, load_or_make
 from backend.commands.demo.environment import label_studio_command, label_studio_variables
 from backend.commands.demo.errors import DemoError
 from backend.commands.demo.processes import Programs, Stopped, running_programs
-from backend.commands.demo.project import prepare_project
+from backend.commands.demo.progress import Progress
+from backend.commands.demo.project import KINDS, POWDER, prepare_projects
 from backend.label_studio.client import LabelStudioClient, Transport
 from backend.server.ports import check_port
 
@@ -27,9 +27,15 @@ START_TIMEOUT_S = 600.0
 HOW_TO_CLICK = """\
 How to click:
   1. Open a task. At the bottom, switch Auto-Annotation on and leave Auto-Accept off.
-  2. Press 1 for a label, M for the Auto-Detect tool, and click on an object: a mask appears.
+  2. Press 1 for a label, then M for the Auto-Detect tool (without M nothing happens), and click on
+     an object: a mask appears.
   3. Mend it: press 1 and click where it lacks something; 1 and Alt+click where it has too much.
-  4. Accept it with the tick at the bottom, go on with the next object, and Submit at the end."""
+  4. Accept it with the tick at the bottom, go on with the next object, and Submit at the end.
+@@BOX@@
+
+What to watch: the second project, a dozen images of metal powder. Click on some ten particles of
+the first image, mend and accept each, and Submit. Strop learns from every one of them; from image
+to image the first click is right more often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +83,11 @@ def run(options: DemoOptions, echo: Callable[[str], None] = click.echo) -> int:
     try:
         with running_programs() as programs:
             started = time.monotonic()
-            project_id = _start(programs, options, credentials, command, echo)
-            echo(_welcome(options, credentials, project_id, time.monotonic() - started))
+            numbers = _start(programs, options, credentials, command, echo)
+            echo(_welcome(options, credentials, numbers, time.monotonic() - started))
             programs.watch()
     except Stopped:
-        echo("Stopped. `strop demo` goes on where you left off.")
+        echo("Stopped. `make demo`, or `strop demo`, goes on where you left off.")
     return 0
 
 
@@ -96,7 +102,8 @@ def check_ports(options: DemoOptions) -> None:
         except SettingsError:
             raise DemoError(
                 f"Port {port} is taken by another program (an earlier demo, perhaps): stop that, "
-                f"or choose another port with {option}."
+                f"or choose another port: strop demo {option} {port + 1}, or "
+                f'make demo ARGS="{option} {port + 1}".'
             ) from None
 
 
@@ -113,18 +120,25 @@ def _start(
     credentials: Credentials,
     command: Path,
     echo: Callable[[str], None],
-) -> str:
-    """Start both programs side by side and connect them; returns the project's number."""
-    echo("Starting Label Studio and Strop: half a minute, the first time up to two.")
+) -> dict[str, str]:
+    """Start both programs side by side and connect them; returns the projects' numbers."""
+    echo("Starting Label Studio and Strop: half a minute, the first time one or two.")
     _start_label_studio(programs, options, credentials, command)
     _start_strop(programs, options, credentials)
     addresses = {"Label Studio": options.label_studio_url, "Strop": options.backend_url}
-    for name, url in addresses.items():
-        is_ready = functools.partial(_is_up, url)
-        programs.wait_until(is_ready, f"The start of {name}", timeout_s=START_TIMEOUT_S)
+    progress = Progress(options.folder / "label-studio" / "label_studio.sqlite3", echo)
+    is_up = dict.fromkeys(addresses, False)
+
+    def all_up() -> bool:
+        for name, url in addresses.items():
+            is_up[name] = is_up[name] or _is_up(url)
+        progress.tell(is_up)
+        return all(is_up.values())
+
+    programs.wait_until(all_up, "The start", timeout_s=START_TIMEOUT_S)
     with Transport(options.label_studio_url, credentials.token) as http:
         client = LabelStudioClient(http)
-        return prepare_project(client, options.backend_url, credentials, options.folder)
+        return prepare_projects(client, options.backend_url, credentials, options.folder)
 
 
 def _start_label_studio(
@@ -147,6 +161,7 @@ def _start_strop(programs: Programs, options: DemoOptions, credentials: Credenti
         "STROP_SERVER__PORT": str(options.port),
         "STROP_SERVER__USERNAME": credentials.backend_user,
         "STROP_SERVER__PASSWORD": credentials.backend_password,
+        "STROP_SERVER__GRACEFUL_TIMEOUT_S": "2",
         "STROP_LABEL_STUDIO__URL": options.label_studio_url,
         "STROP_LABEL_STUDIO__TOKEN": credentials.token,
         "STROP_MODEL__NAME": options.model,
@@ -168,14 +183,19 @@ def _is_up(url: str) -> bool:
 
 
 def _welcome(
-    options: DemoOptions, credentials: Credentials, project_id: str, elapsed_s: float
+    options: DemoOptions, credentials: Credentials, numbers: dict[str, str], elapsed_s: float
 ) -> str:
+    url, backend = options.label_studio_url, options.backend_url
+    login = f"{credentials.backend_user}:{credentials.backend_password}@"
     return f"""
 Ready after {elapsed_s:.0f} s.
 
-  Open      {options.label_studio_url}/projects/{project_id}/data
+  Open      {url}/projects/{numbers[KINDS.key]}/data   many kinds of images
+            {url}/projects/{numbers[POWDER.key]}/data   one kind, to see Strop learn
   Log in    {credentials.email}   password  {credentials.password}
-  Strop     {options.backend_url}   log  {options.folder / "strop.log"}
+  Strop     {backend}   user  {credentials.backend_user}   password  {credentials.backend_password}
+            log  {options.folder / "strop.log"}
+  Simulate  strop simulate --data FOLDER --url {backend.replace("//", f"//{login}", 1)}
 
 {HOW_TO_CLICK}
 

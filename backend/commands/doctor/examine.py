@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -10,17 +11,21 @@ from adaptation.errors import StoreError, StropError
 from adaptation.journal import Journal
 from backend.commands.doctor import machine, project, studio
 from backend.commands.doctor.findings import Finding, Level, fail, warn
-from backend.images.loader import ImageLoader
 from backend.label_studio.client import LabelStudioClient, LabelStudioError, MlBackend
 from backend.settings import Settings
-from backend.wiring import build_client, build_images
+
+if TYPE_CHECKING:
+    from backend.images.loader import ImageLoader
+
+Repair = Literal["fix", "unfix"]
+"""Connect projects and register their webhooks; or remove both again."""
 
 
 def run(
     settings: Settings,
     *,
     project_id: str | None = None,
-    fix: bool = False,
+    repair: Repair | None = None,
     backend_url: str | None = None,
     echo: Callable[[str], None] = click.echo,
 ) -> int:
@@ -29,7 +34,7 @@ def run(
     Args:
         settings: Those that `strop serve` runs with.
         project_id: Look at this project; by default at all that are connected to Strop.
-        fix: Connect the project, and register its webhook with Strop's password, first.
+        repair: Change the connection before it is looked at; "unfix" looks at nothing else.
         backend_url: Strop's address as Label Studio reaches it; by default as the settings say.
         echo: Prints a line.
 
@@ -38,7 +43,12 @@ def run(
     """
     failed = False
     url = (backend_url or default_url(settings)).rstrip("/")
-    for finding in examine(settings, project_id=project_id, fix=fix, backend_url=url):
+    if repair == "unfix":
+        found = unfix(settings, project_id=project_id, backend_url=url)
+    else:
+        fix = repair == "fix"
+        found = examine(settings, project_id=project_id, fix=fix, backend_url=url)
+    for finding in found:
         failed = failed or finding.level is Level.FAIL
         echo(str(finding))
     return int(failed)
@@ -54,11 +64,46 @@ def default_url(settings: Settings) -> str:
 def examine(
     settings: Settings, *, project_id: str | None, fix: bool, backend_url: str
 ) -> Iterator[Finding]:
-    """All checks, in the order in which one would mend what they find."""
-    yield from machine.check_model(settings)
+    """All checks: the quick ones first, the model, which takes seconds to load, last."""
     yield from machine.check_journal(settings)
-    yield from machine.check_embeddings(settings)
     yield from machine.check_server(settings)
+    yield from _connections(settings, project_id=project_id, fix=fix, backend_url=backend_url)
+    yield from machine.check_embeddings(settings)
+    yield from machine.check_model(settings)
+
+
+def unfix(settings: Settings, *, project_id: str | None, backend_url: str) -> Iterator[Finding]:
+    """Remove Strop from the projects that are connected to it under this very address."""
+    from backend.wiring import build_client
+
+    try:
+        client = build_client(settings)
+        if client is None:
+            yield fail(*NO_LABEL_STUDIO)
+            return
+        found = studio.find_projects(client, backend_url, project_id)
+        if not found:
+            yield warn("no project is connected to Strop", f"its address is {backend_url}: --url")
+        for one, backends in found:
+            connection = project.Connection(
+                client=client, settings=settings, backend_url=backend_url, project=one
+            )
+            yield from project.unfix(connection, backends)
+    except StropError as error:
+        yield fail(str(error))
+
+
+NO_LABEL_STUDIO = (
+    "no Label Studio is set, so its uploads cannot be read and no task is encoded ahead",
+    "set label_studio.url and STROP_LABEL_STUDIO__TOKEN",
+)
+
+
+def _connections(
+    settings: Settings, *, project_id: str | None, fix: bool, backend_url: str
+) -> Iterator[Finding]:
+    from backend.wiring import build_client, build_images
+
     try:
         client = build_client(settings)
         images = build_images(settings, client)
@@ -66,10 +111,7 @@ def examine(
         yield fail(str(error))
         return
     if client is None:
-        yield warn(
-            "no Label Studio is set, so its uploads cannot be read and no task is encoded ahead",
-            "set label_studio.url and STROP_LABEL_STUDIO__TOKEN",
-        )
+        yield warn(*NO_LABEL_STUDIO)
         return
     yield from _label_studio(
         client, images, settings, project_id=project_id, fix=fix, backend_url=backend_url

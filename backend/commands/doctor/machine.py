@@ -9,15 +9,16 @@ import requests
 
 from adaptation.errors import ModelError, StoreError
 from adaptation.journal import Journal
-from adaptation.models.catalog import load_model
 from backend.commands.doctor.findings import Finding, fail, ok, warn
-from backend.embeddings.disk_store import DiskStore
-from backend.embeddings.redis_store import RedisStore
 from backend.settings import Settings
+
+# What brings torch along is imported where it is used, so that quick findings come at once.
 
 
 def check_model(settings: Settings) -> Iterator[Finding]:
     """Whether the model is there, its digest fits, and it loads; downloads nothing."""
+    from adaptation.models.catalog import load_model
+
     model = settings.model
     try:
         sam = load_model(
@@ -46,6 +47,9 @@ def check_journal(settings: Settings) -> Iterator[Finding]:
 
 def check_embeddings(settings: Settings) -> Iterator[Finding]:
     """Whether embeddings can be kept."""
+    from backend.embeddings.disk_store import DiskStore
+    from backend.embeddings.redis_store import RedisStore
+
     options = settings.embeddings
     try:
         if options.redis_url is not None:

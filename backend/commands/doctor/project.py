@@ -5,21 +5,25 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from adaptation.errors import ImageError, ProtocolError
 from adaptation.journal import Journal
 from backend.commands.doctor.findings import Finding, fail, ok, warn
 from backend.commands.doctor.studio import looks_like, refusal
-from backend.images.loader import ImageLoader
 from backend.label_studio.client import (
     LabelStudioClient,
     LabelStudioError,
     MlBackend,
     Project,
     Webhook,
+    same_url,
 )
 from backend.protocol import AnswerKind, TaskRef, parse_label_config
 from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from backend.images.loader import ImageLoader
 
 HOW_TO_CONNECT = (
     "in the project's Settings > Model, connect {url} with interactive preannotations on, "
@@ -69,6 +73,26 @@ def fix(connection: Connection) -> Iterator[Finding]:
         yield refusal(error, url)
         return
     yield ok(f"{connection.name}: connected {url} and its webhook")
+
+
+def unfix(connection: Connection, backends: Sequence[MlBackend]) -> Iterator[Finding]:
+    """Remove the connection and the webhook of this very address; nobody else's."""
+    client, url = connection.client, connection.backend_url
+    ours = [backend for backend in backends if same_url(backend.url, url)]
+    hooks = client.webhooks(connection.project.project_id)
+    ours_too = [hook for hook in hooks if same_url(hook.url, f"{url}/webhook")]
+    for backend in ours:
+        client.disconnect_backend(backend.backend_id)
+    for hook in ours_too:
+        client.remove_webhook(hook.webhook_id)
+    if ours or ours_too:
+        yield ok(f"{connection.name}: removed {url} and its webhook; its annotations stay")
+    else:
+        known = ", ".join(backend.url for backend in backends) or "no backend at all"
+        yield warn(
+            f"{connection.name} is not connected to {url}, but to {known}",
+            "give the address that is to go with --url",
+        )
 
 
 def check_backend(connection: Connection, backends: Sequence[MlBackend]) -> Iterator[Finding]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adaptation.errors import SettingsError
-from backend.settings import Settings, load_settings, parse_assignments
+
+if TYPE_CHECKING:
+    from backend.settings import Settings
 
 # Heavy modules are imported where they are used, so that --help and mistakes are answered at once.
 
@@ -122,10 +124,11 @@ def command(
     headers: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Label a data set through a running Strop, as people do who know the answer.
+    """Label a data set through a running Strop, without people.
 
-    Annotators click where the mask is most wrong, accept it when it is good enough, else paint the
-    object, and submit every image.  Shows a server under work, and makes a journal to learn from.
+    Annotators who know the answer click where the mask is most wrong, accept it when it is good
+    enough, else paint the object, and submit every image.  Shows a server under work, and makes a
+    journal to learn from.
     """
     from backend.commands.simulate.options import Options
     from backend.commands.simulate.run import run
@@ -157,10 +160,14 @@ def _settings(
     candidates: int | None,
 ) -> Settings:
     """Settings of a server of its own; the environment's are for the real one and left alone."""
-    given: dict[str, Any] = parse_assignments(assignments)
-    given |= {"model.name": model} if model is not None else {}
-    given |= {"answers.alternatives": candidates} if candidates is not None else {}
-    return load_settings(config, {**given, "data_dir": store or DEFAULT_STORE}, environ={})
+    from backend.settings import load_settings
+
+    given = {
+        "model.name": model,
+        "answers.alternatives": candidates,
+        "data_dir": store or DEFAULT_STORE,
+    }
+    return load_settings(config, given, environ={}, assignments=assignments)
 
 
 def parse_headers(headers: tuple[str, ...]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from adaptation.errors import StoreError
 from adaptation.simulation.annotator import Rules
 from adaptation.simulation.metrics import carried_forward, table_metrics
+from adaptation.storage import files
 from backend.commands.simulate.results import SimulatedObject
 
 ALL = "all"
@@ -120,12 +120,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         StoreError: It cannot be written.
     """
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
+        files.write_json(path, content)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {error.strerror}.") from error
 
 

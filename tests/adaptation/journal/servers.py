@@ -6,8 +6,11 @@ import glob
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # PostgreSQL's own tools live outside of the path on Debian.
@@ -46,6 +49,20 @@ class PostgresServer:
 
     def stop(self) -> None:
         self._run("pg_ctl", "--mode=immediate", "stop")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server stands still: it holds its connections and answers nothing."""
+        first = (self._folder / "data" / "postmaster.pid").read_text().split()[0]
+        listed = subprocess.run(["pgrep", "-P", first], capture_output=True, text=True, check=True)
+        numbers = [int(number) for number in (first, *listed.stdout.split())]
+        for number in numbers:
+            os.kill(number, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                os.kill(number, signal.SIGCONT)
 
     def _run(self, program: str, *arguments: str) -> None:
         data = f"--pgdata={self._folder / 'data'}"

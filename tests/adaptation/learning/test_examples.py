@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptation.errors import ModelError
-from adaptation.learning.examples import LARGEST_WINDOW, TrainingExample, window_around
+from adaptation.learning.examples import TrainingExample, window_around
 from adaptation.models.compact.model import build_compact
 from adaptation.models.prompts import click_coordinates
+from adaptation.models.regions import LARGEST_WINDOW
 from adaptation.models.sam import PromptableSam
 from adaptation.types import LOGIT_STRIDE, Box, Click, Embedding, Prompt, Window
 

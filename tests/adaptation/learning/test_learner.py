@@ -24,7 +24,8 @@ from adaptation.learning.settings import LearnerSettings
 from adaptation.models.compact.model import build_compact
 from adaptation.models.sam import PromptableSam, digest_of
 from adaptation.predictor.interactive import Answer, InteractivePredictor
-from adaptation.predictor.zoom import View, ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
+from adaptation.predictor.zoom import View
 from adaptation.types import Embedding, as_clicks
 
 SIZE = (64, 64)

@@ -237,6 +237,12 @@ class TestOutlines:
         with pytest.raises(InputError, match="polygon needs"):
             masks.polygons_to_mask([polygon], (5, 5))
 
+    def test_an_endless_zigzag_is_refused_before_it_is_drawn(self) -> None:
+        corners = np.random.default_rng(0).uniform(0, 4000, (100_000, 2))
+        with pytest.raises(InputError, match="100000 corners zigzags"):
+            masks.polygons_to_mask([corners], (4000, 4000))
+        assert masks.polygons_to_mask([corners / 100], (40, 40)).any()
+
 
 class TestRunLengths:
     @given(st.one_of(any_mask, blobs()))

@@ -180,7 +180,7 @@ def test_an_interrupted_write_leaves_the_old_file(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("adaptation.models.base_decoder.os.fsync", full)
+    monkeypatch.setattr("adaptation.storage.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_base(base, sam, nudged(sam, 0.5), "sft", {})
     assert base.read_bytes() == before

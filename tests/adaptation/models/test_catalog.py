@@ -309,9 +309,19 @@ def test_missing_embedded_weights_are_said(embedded: Path) -> None:
 
 @pytest.mark.weights
 def test_the_weights_that_are_shipped_are_those_of_their_digest() -> None:
-    assert read_digest(DEFAULT_WEIGHTS) == file_sha256(DEFAULT_WEIGHTS), (
-        "write it with adaptation.storage.digests.write_digest(DEFAULT_WEIGHTS) after each export"
-    )
+    for name in ("compact", "compact-1"):
+        path = DEFAULT_WEIGHTS.with_name(CATALOG[name].file_name)
+        assert read_digest(path) == file_sha256(path), (
+            "write it with adaptation.storage.digests.write_digest(path) after each export"
+        )
+
+
+@pytest.mark.weights
+def test_the_embedded_model_before_this_one_is_loaded_by_its_name(tmp_path: Path) -> None:
+    old, new = (load_model(name, tmp_path, download=False) for name in ("compact-1", "compact"))
+    digest = read_digest(DEFAULT_WEIGHTS.with_name("compact-1.safetensors"))
+    assert digest is not None and old.model_id == f"compact-1-{digest[:8]}"
+    assert old.decoder_id != new.decoder_id and old.encoder_id != new.encoder_id
 
 
 # MobileSAM ----------------------------------------------------------------------------------

@@ -187,17 +187,31 @@ def test_binary_mask_is_the_sign_of_the_upscaled_logits(
     assert (mask == (full.numpy() > 0))[sure].all()
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     size=st.tuples(st.integers(1, 64), st.integers(1, 64)),
-    drawn=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    drawn=st.tuples(st.integers(1, 90), st.integers(1, 90))
+    | st.tuples(st.sampled_from([48, 96, 250, 500]), st.sampled_from([32, 125, 192, 1000])),
+    object_at=st.none() | st.tuples(*4 * [st.integers(0, 16)]),
     seed=st.integers(0, 2**31),
 )
 def test_a_mask_is_that_of_the_whole_frame_with_the_padding_cut_off(
-    sam: PromptableSam, size: tuple[int, int], drawn: tuple[int, int], seed: int
+    sam: PromptableSam,
+    size: tuple[int, int],
+    drawn: tuple[int, int],
+    object_at: tuple[int, int, int, int] | None,
+    seed: int,
 ) -> None:
-    """Bit for bit: cells that only the padding looks at may be left out, and no others."""
+    """Bit for bit: cells that only the padding looks at may be left out, and no others.
+
+    Also where the mask is small, and the rest of the frame is not drawn at all.
+    """
     logits = 40 * torch.randn(16, 16, generator=torch.Generator().manual_seed(seed))
+    if object_at is not None:
+        top, bottom, left, right = object_at
+        inside = torch.zeros(16, 16, dtype=torch.bool)
+        inside[top:bottom, left:right] = True
+        logits = torch.where(inside, logits, -logits.abs())
     embedding = replace(sam.embed(np.zeros((8, 8, 3), np.uint8)), input_size=size)
     frame = F.interpolate(logits[None, None], (64, 64), mode="bilinear", align_corners=False)
     values = frame[0, 0, : size[0], : size[1]].clamp(-32, 32).numpy()

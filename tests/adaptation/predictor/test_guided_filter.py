@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from adaptation.errors import SettingsError
 from adaptation.models.prompts import guide_of
-from adaptation.predictor.guided_filter import EdgeSettings, GuidedFilter, at_edges
+from adaptation.predictor.guided_filter import GuidedFilter, at_edges
+from adaptation.predictor.settings import EdgeSettings
 from adaptation.types import Embedding, Prompt, as_clicks
 
 GRID, STRIDE = 48, 2.0

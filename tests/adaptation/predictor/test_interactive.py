@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from adaptation.errors import InputError
 from adaptation.models.sam import PromptableSam
-from adaptation.predictor.guided_filter import EdgeSettings, at_edges
+from adaptation.predictor.guided_filter import at_edges
 from adaptation.predictor.interactive import (
     Answer,
     Encode,
@@ -16,7 +16,8 @@ from adaptation.predictor.interactive import (
     ObjectState,
     contradicted,
 )
-from adaptation.predictor.zoom import View, ZoomSettings
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
+from adaptation.predictor.zoom import View
 from adaptation.types import Box, Embedding, MaskPrediction, Prompt, as_clicks
 
 SIZE = (200, 320)

@@ -6,9 +6,8 @@ from numpy.typing import NDArray
 
 from adaptation.models.compact.model import build_compact
 from adaptation.models.sam import PromptableSam
-from adaptation.predictor.guided_filter import EdgeSettings
 from adaptation.predictor.interactive import InteractivePredictor
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.proposals.interface import Place
 from adaptation.proposals.refiner import Refiner, Region, ZoomRefiner, without_duplicates
 from adaptation.types import Box, Click

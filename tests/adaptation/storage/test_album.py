@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("adaptation.storage.album.os.fsync", full)
+    monkeypatch.setattr("adaptation.storage.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         album.keep(image_id_of(png()), png())
     assert not [p for p in album.folder.rglob("*") if p.is_file()]

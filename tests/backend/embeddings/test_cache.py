@@ -300,15 +300,18 @@ def test_memory_is_bounded_and_in_order_of_use(
                 model.append((number, size))
                 while sum(n for _, n in model) > capacity:
                     model.pop(0)
-        assert memory.n_bytes == sum(n for _, n in model) * N_BYTES <= capacity * N_BYTES
-        assert memory.keys() == tuple(key_of(n) for n, _ in model)
+        assert memory.currsize == sum(n for _, n in model) * N_BYTES <= capacity * N_BYTES
+        assert set(memory) == {key_of(n) for n, _ in model}
+    for number, _ in model:
+        assert memory.popitem()[0] == key_of(number), "the least recently used leaves first"
+    assert memory.currsize == 0
 
 
 def test_putting_an_entry_again_replaces_it() -> None:
     memory = MemoryLru(4 * N_BYTES)
     for size in (1, 3, 2):
         memory.put(key_of(), _of_size(embedding_of(key_of()), size))
-        assert (len(memory), memory.n_bytes) == (1, size * N_BYTES)
+        assert (len(memory), memory.currsize) == (1, size * N_BYTES)
 
 
 def _of_size(embedding: Embedding, size: int) -> Embedding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from adaptation.errors import StoreError
 from backend.embeddings.cache import EmbeddingCache
 from backend.embeddings.disk_store import DiskStore
+from tests.adaptation.journal.test_failures import as_root, small_disk
 from tests.backend.making import Encoding, embedding_of, key_of, packed, until
 
 ENTRY_BYTES = len(packed(key_of()))
@@ -250,3 +252,44 @@ def test_two_processes_encode_an_image_once(tmp_path: Path) -> None:
     assert [process.returncode for process in processes] == [0, 0]
     assert len(answers) == 1
     assert runs.read_text() == "x"
+
+
+def test_a_removed_folder_is_made_anew(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path / "embeddings", ROOMY)
+    save(store, 0)
+    shutil.rmtree(tmp_path / "embeddings")
+    assert held(store, 1) == []
+    with store.exclusive(key_of(1), 1.0):
+        save(store, 1)
+    assert held(store, 2) == [1]
+
+
+def test_room_is_left_to_others_and_the_oldest_leave_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [10 * ENTRY_BYTES]
+
+    def usage(root: Path) -> tuple[int, int, int]:
+        taken = sum(path.stat().st_size for path in files(root))
+        return shutil._ntuple_diskusage(10**9, 0, free[0] - taken)  # type: ignore[attr-defined,no-any-return]
+
+    monkeypatch.setattr("backend.embeddings.disk_store.shutil.disk_usage", usage)
+    store = DiskStore(tmp_path, ROOMY, min_free_bytes=6 * ENTRY_BYTES)
+    for number in range(6):
+        save(store, number)
+        os.utime(store._path(key_of(number)), (number, number))
+    assert held(store, 6) == [2, 3, 4, 5]
+    free[0] = 6 * ENTRY_BYTES  # others took the rest
+    save(store, 6)
+    assert held(store, 7) == []
+    assert store.stats().entries == 0
+
+
+@as_root
+def test_a_small_disk_keeps_room_for_the_journal() -> None:
+    with small_disk(1_000_000) as folder:
+        store = DiskStore(folder / "embeddings", 10**9, min_free_bytes=500_000_000)
+        for number in range(2 * 1_000_000 // ENTRY_BYTES):
+            save(store, number)
+        assert store.stats().entries > 0
+        assert shutil.disk_usage(folder).free >= 250_000 - ENTRY_BYTES

@@ -94,8 +94,71 @@ def test_the_address_that_browsers_use_means_the_same_label_studio(studio: Label
     reference = "https://labels.example.com/data/upload/1/a.png"
     source = source_of(studio, public_urls=["https://labels.example.com/"])
     assert source.read(reference, "1") == b"png"
-    with pytest.raises(ImageError, match="labels.example.com"):
+    with pytest.raises(
+        ImageError, match=r"public_urls: \[https://labels\.example\.com\]"
+    ) as caught:
         source_of(studio).read(reference, "1")
+    assert "allowed_hosts" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "reference", ["/label-studio{}", "https://labels.example.com/label-studio{}"]
+)
+def test_a_public_address_below_a_path_that_the_inner_one_has_not(
+    studio: LabelStudioSite, folder: Path, reference: str
+) -> None:
+    studio.serve("/data/upload/4/x.png", b"png")
+    public = ["https://other.example.com", "https://labels.example.com/label-studio/"]
+    source = source_of(studio, public_urls=public, folders=[folder])
+    assert source.read(reference.format("/data/upload/4/x.png"), "1") == b"png"
+    local = reference.format("/data/local-files/?d=inner.png")
+    assert source.read(local, "1") == b"inside"
+    with pytest.raises(ImageError, match="public_urls: .https://labels.example.com/label-studio."):
+        source_of(studio).read("https://labels.example.com/label-studio/data/upload/4/x.png", "1")
+
+
+def test_of_two_prefixes_the_longer_one_is_taken_off(studio: LabelStudioSite) -> None:
+    studio.serve("/data/upload/4/x.png", b"png")
+    source = source_of(studio, public_urls=["https://a.example.com/x", "https://b.example.com/x/y"])
+    assert source.read("/x/y/data/upload/4/x.png", "1") == b"png"
+
+
+SPACES = [0x20, 0xA0, 0xAD, 0x200B, 0x200D, 0x200F, 0x2028, 0x202F, 0x3000, 0xFEFF, 0xE9, 0x1F600]
+
+
+@pytest.mark.parametrize("code", SPACES, ids=hex)
+def test_spaces_and_joiners_of_every_kind_are_part_of_a_name(
+    studio: LabelStudioSite, bucket: Site, tmp_path: Path, code: int
+) -> None:
+    """The names of screenshots on macOS hold U+202F."""
+    name = f"Screenshot 9.41{chr(code)}PM.png"
+    url = bucket.serve(f"/{quote(name)}", b"http")
+    studio.presigned["12", f"s3://scans/{name}"] = url
+    studio.serve(f"/data/upload/1/{quote(name)}", b"upload")
+    (tmp_path / name).write_bytes(b"local")
+    source = source_of(studio, hosts=[host_of(bucket)], folders=[tmp_path])
+    assert source.read(f"{bucket.url}/{name}", "1") == b"http"
+    assert source.read(f"s3://scans/{name}", "12") == b"http"
+    assert source.read(f"/data/upload/1/{name}", "1") == b"upload"
+    assert source.read(f"/data/local-files/?d={name}", "1") == b"local"
+
+
+@pytest.mark.parametrize("text", ["a\x00.png", "a\n.png", "a\x85.png", "a\x7f.png", "a\ud800.png"])
+def test_control_characters_are_refused(studio: LabelStudioSite, text: str) -> None:
+    for reference in (f"http://host/{text}", f"s3://b/{text}", f"/data/local-files/?d={text}"):
+        with pytest.raises(ImageError, match="control characters"):
+            source_of(studio).read(reference, "1")
+
+
+def test_spaces_around_an_address_are_left_out_as_browsers_do(studio: LabelStudioSite) -> None:
+    studio.serve("/data/upload/1/a.png", b"png")
+    assert source_of(studio).read(" \t/data/upload/1/a.png\r\n", "1") == b"png"
+
+
+def test_a_redirect_in_utf8_is_followed(bucket: Site) -> None:
+    bucket.serve(f"/{quote('große.png')}", b"png")
+    url = bucket.redirect("/a.png", "/große.png".encode().decode("latin-1"))
+    assert source_of(None, hosts=[host_of(bucket)]).read(url, "1") == b"png"
 
 
 @pytest.mark.parametrize(
@@ -321,16 +384,45 @@ def test_links_out_pipes_and_folders_are_left_to_label_studio(
     assert source.read(f"/data/local-files/?d={name}", "1") == b"from label studio"
 
 
-def test_absolute_names_are_refused(folder: Path) -> None:
-    name = folder / "inner.png"
-    with pytest.raises(ImageError, match="absolute") as caught:
-        source_of(None, folders=[folder]).read(f"/data/local-files/?d={name}", "1")
+def test_a_slash_before_a_name_is_left_out_as_label_studio_does(folder: Path) -> None:
+    source = source_of(None, folders=[folder])
+    assert source.read("/data/local-files/?d=/inner.png", "1") == b"inside"
+    with pytest.raises(ImageError, match="No folder of images.allowed_folders") as caught:
+        source.read(f"/data/local-files/?d={folder / 'inner.png'}", "1")
     assert str(folder) not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["none.png", "x" * 5000, "a/" * 3000 + "x.png", "deep"])
+def test_a_missing_local_file_says_where_it_was_looked_for(folder: Path, name: str) -> None:
+    with pytest.raises(ImageError, match=r"allowed_folders holds.*set label_studio\.url"):
+        source_of(None, folders=[folder]).read(f"/data/local-files/?d={name}", "1")
+
+
+def test_a_name_too_long_for_the_disk_is_left_to_label_studio(
+    studio: LabelStudioSite, folder: Path
+) -> None:
+    studio.serve("/data/local-files/", b"from label studio")
+    source = source_of(studio, folders=[folder])
+    assert source.read(f"/data/local-files/?d={'x' * 5000}", "1") == b"from label studio"
+
+
+def test_a_ring_of_links_is_no_file(folder: Path) -> None:
+    (folder / "ring").symlink_to(folder / "ring")
+    with pytest.raises(ImageError, match="allowed_folders holds"):
+        source_of(None, folders=[folder]).read("/data/local-files/?d=ring/a.png", "1")
+
+
+def test_missing_folders_are_told_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source_of(None, folders=[tmp_path, tmp_path / "none"])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "images.allowed_folders" in line and line.count(str(tmp_path / "none")) == 1
 
 
 def test_a_local_file_of_another_label_studio_is_not_looked_up_here(folder: Path) -> None:
     reference = "http://other.example.com/data/local-files/?d=inner.png"
-    with pytest.raises(ImageError, match="images.allowed_hosts"):
+    with pytest.raises(ImageError, match="not read from http://other.example.com"):
         source_of(None, folders=[folder]).read(reference, "1")
 
 

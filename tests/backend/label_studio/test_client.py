@@ -317,3 +317,16 @@ def test_a_file_is_uploaded(site: LabelStudioSite) -> None:
 
 def _prepared() -> requests.PreparedRequest:
     return requests.Request("GET", "http://localhost/").prepare()
+
+
+@pytest.mark.parametrize("project_id", ["abc", "", "1.5", "-1", "١", "9" * 30])
+def test_a_project_without_a_number_is_an_error_of_one_sentence(
+    site: LabelStudioSite, project_id: str
+) -> None:
+    client = new_client(site)
+    for ask in (client.project, client.ml_backends, lambda p: next(client.tasks(p), None)):
+        with pytest.raises(LabelStudioError, match="numbers projects and tasks"):
+            ask(project_id)
+    with pytest.raises(LabelStudioError, match="is no number"):
+        next(client.tasks(7, after_id=project_id), None)
+    assert site.requests == []

@@ -89,7 +89,7 @@ def test_a_session_that_learned_nothing_answers_with_the_project_s_start(
     assert at_first(shelf, "newer") == (None, "base")
 
 
-def test_files_of_another_decoder_count_for_nothing(
+def test_what_was_learned_upon_another_decoder_is_kept_and_the_session_starts_anew(
     tmp_path: Path, sam: PromptableSam, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = PromptableSam(tiny_vit_sam(seed=1), "tiny")
@@ -99,7 +99,13 @@ def test_files_of_another_decoder_count_for_nothing(
     with caplog.at_level(logging.WARNING):
         assert at_first(shelf, "one") == (None, "base")
         assert at_first(shelf, "one") == (None, "base")
-    assert caplog.text.count("belongs to decoder") == 1, "said once, not at every click"
+    assert caplog.text.count(f"learned upon decoder {other.decoder_id}") == 1, "said once"
+    assert shelf.origin("one", "start")[1] == "base"
+    shelf.publish("one", learned(sam, 0.25))
+    assert shelf_in(tmp_path, sam).saved_version("one") == learned(sam, 0.25).version
+    # A server with that decoder finds it again where a base decoder's sessions are kept.
+    kept = shelf_in(tmp_path / other.decoder_id, other)
+    assert kept.saved_version("one") == learned(other, 0.5).version
 
 
 def test_a_full_disk_costs_the_file_and_not_the_session(

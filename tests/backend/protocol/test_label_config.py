@@ -22,7 +22,7 @@ def control(tag: str, *labels: str, name: str | None = None, **attributes: str) 
 
 def test_the_recorded_config_has_all_its_controls() -> None:
     parsed = parse_label_config(recorded("predict_one_click")["label_config"])
-    assert parsed.images == {"image": "image"}
+    assert parsed.images == {"image": "$image"}
     assert {c.name: (c.kind, c.is_smart) for c in parsed.controls} == {
         "kp": ("keypointlabels", True),
         "rect": ("rectanglelabels", True),
@@ -38,9 +38,9 @@ def test_the_same_text_is_read_once() -> None:
     assert parse_label_config(CONFIG) is parse_label_config(CONFIG)
 
 
-def test_the_image_key_comes_from_the_config() -> None:
+def test_the_images_value_comes_from_the_config() -> None:
     parsed = parse_label_config(config(image='<Image name="photo" value="$picture_url"/>'))
-    assert parsed.images == {"photo": "picture_url"}
+    assert parsed.images == {"photo": "$picture_url"}
 
 
 def test_several_images_keep_their_controls_apart() -> None:
@@ -50,7 +50,7 @@ def test_several_images_keep_their_controls_apart() -> None:
         image='<Image name="a" value="$left"/><Image name="b" value="$right"/>',
     )
     parsed = parse_label_config(text)
-    assert parsed.images == {"a": "left", "b": "right"}
+    assert parsed.images == {"a": "$left", "b": "$right"}
     assert parsed.answer_control("Object", "b").name == "brush_b"
 
 
@@ -64,7 +64,7 @@ def test_one_control_may_draw_on_several_images() -> None:
 
 def test_a_list_of_images_has_its_key_too() -> None:
     parsed = parse_label_config(config(image='<Image name="pages" valueList="$images"/>'))
-    assert parsed.images == {"pages": "images"}
+    assert parsed.images == {"pages": "$images"}
 
 
 class TestAnswerControl:
@@ -108,6 +108,142 @@ class TestAnswerControl:
         )
         assert parse_label_config(text).answer_control("s", "image").labels == ("s",)
 
+    def test_tags_and_attributes_count_in_any_case(self) -> None:
+        text = (
+            '<view><image NAME="image" VALUE="$image"/><brushlabels name="b" toname="image" '
+            'Smart="False"><label VALUE="Object"/></brushlabels></view>'
+        )
+        found = parse_label_config(text).answer_control("Object", "image")
+        assert (found.kind, found.labels, found.is_smart) == ("brushlabels", ("Object",), False)
+
+    def test_a_control_without_toname_draws_on_the_only_image(self) -> None:
+        text = config('<BrushLabels name="b"><Label value="Object"/></BrushLabels>')
+        assert parse_label_config(text).answer_control("Object", "image").name == "b"
+
+    def test_labels_may_stand_inside_of_other_tags(self) -> None:
+        text = config(
+            '<BrushLabels name="b" toName="image"><View><Label>Object</Label></View></BrushLabels>'
+        )
+        assert parse_label_config(text).answer_control("Object", "image").name == "b"
+
+
+class TestAliases:
+    """The editor writes a label's alias where it has one, whatever the other controls call it."""
+
+    KEYPOINT = '<KeyPointLabels name="k" toName="image">{}</KeyPointLabels>'
+    BRUSH = '<BrushLabels name="b" toName="image">{}</BrushLabels>'
+
+    @pytest.mark.parametrize(
+        ("clicked", "brush", "said", "answered"),
+        [
+            ('<Label value="Dog" alias="d"/>', '<Label value="Dog"/>', "d", "Dog"),
+            ('<Label value="Dog"/>', '<Label value="Dog" alias="d"/>', "Dog", "d"),
+            ('<Label value="Dog" alias="d"/>', '<Label value="Dog" alias="x"/>', "d", "x"),
+            ('<Label value="Dog" alias="d"/>', '<Label value="Dog" alias="d"/>', "d", "d"),
+            (
+                '<Label value="Dog" alias="d"/>',
+                '<Label value="Dog"/><Label value="d"/>',
+                "d",
+                "d",
+            ),
+        ],
+    )
+    def test_on_one_control_only(self, clicked: str, brush: str, said: str, answered: str) -> None:
+        parsed = parse_label_config(config(self.KEYPOINT.format(clicked), self.BRUSH.format(brush)))
+        control = parsed.answer_control(said, "image")
+        assert control.name == "b"
+        assert parsed.label_in(control, said, "image") == answered
+
+
+class TestLabelsOfTheTask:
+    TEXT = config(
+        '<KeyPointLabels name="kA" toName="image" value="$a"/>',
+        '<KeyPointLabels name="kB" toName="image" value="$b"/>',
+        '<BrushLabels name="brA" toName="image" value="$a"/>',
+        '<BrushLabels name="brB" toName="image" value="$b"><Label value="own"/></BrushLabels>',
+    )
+    DATA = {
+        "a": [{"value": "cat"}],
+        "b": [{"value": "pets", "children": [{"value": "dog", "alias": "d"}]}, "no object", 5],
+    }
+
+    def test_each_control_holds_the_labels_that_the_task_brings_to_it(self) -> None:
+        parsed = parse_label_config(self.TEXT).for_task(self.DATA)
+        assert [parsed.answer_control(x, "image").name for x in ("cat", "d", "pets", "own")] == [
+            "brA",
+            "brB",
+            "brB",
+            "brB",
+        ]
+        with pytest.raises(ProtocolError, match="no control for the mask of label 'cow'"):
+            parsed.answer_control("cow", "image")
+
+    def test_data_without_labels_leaves_those_of_the_config(self) -> None:
+        for data in ({}, {"b": None}, {"b": "dog"}, {"b": {}}, {"b": [{"value": ["dog"]}]}):
+            control = parse_label_config(self.TEXT).for_task(data).control("brB")
+            assert control is not None and control.labels == ("own",)
+
+    def test_a_fixed_config_is_the_same_for_every_task(self) -> None:
+        parsed = parse_label_config(CONFIG)
+        assert parsed.for_task({"image": "a.jpg"}) is parsed
+
+
+class TestPlainTags:
+    """``<Labels>`` beside ``<Brush>`` and ``<KeyPoint>``, instead of ``<BrushLabels>``."""
+
+    def test_the_labels_beside_a_shape_are_its_own(self) -> None:
+        parsed = parse_label_config(
+            config(
+                '<Labels name="l" toName="image"><Label value="Object"/></Labels>',
+                '<Brush name="b" toName="image" smart="false"/>',
+                '<KeyPoint name="k" toName="image"/>',
+            )
+        )
+        assert parsed.problems() == ()
+        found = parsed.answer_control("Object", "image")
+        assert (found.name, found.kind, found.label_control) == ("b", "brush", "l")
+
+    def test_without_any_labels_there_is_no_label(self) -> None:
+        text = config('<Brush name="b" toName="image"/>', '<KeyPoint name="k" toName="image"/>')
+        found = parse_label_config(text).answer_control("", "image")
+        assert (found.name, found.label_control) == ("b", None)
+
+
+class TestRepeater:
+    TEXT = (
+        '<View><Repeater on="$images" indexFlag="{{i}}">'
+        '<Image name="image_{{i}}" value="$images[{{i}}].url"/>'
+        '<BrushLabels name="b_{{i}}" toName="image_{{i}}"><Label value="Object"/></BrushLabels>'
+        '<View><KeyPointLabels name="k_{{i}}" toName="image_0"><Label value="{{i}}{{i}}"/>'
+        "</KeyPointLabels></View></Repeater></View>"
+    )
+
+    def test_every_entry_has_its_image_and_its_controls(self) -> None:
+        parsed = parse_label_config(self.TEXT).for_task({"images": [{}, {}, {}]})
+        assert parsed.images == {f"image_{i}": f"$images[{i}].url" for i in range(3)}
+        assert parsed.answer_control("Object", "image_2").name == "b_2"
+
+    def test_inside_of_other_tags_the_editor_writes_the_index_once(self) -> None:
+        control = parse_label_config(self.TEXT).for_task({"images": [{}]}).control("k_0")
+        assert control is not None and control.labels == ("0{{i}}",)
+
+    @pytest.mark.parametrize("data", [{}, {"images": None}, {"images": "x"}, {"images": []}])
+    def test_a_task_without_the_list_has_no_images(self, data: dict[str, object]) -> None:
+        assert parse_label_config(self.TEXT).for_task(data).images == {}
+
+    def test_one_list_in_the_other(self) -> None:
+        text = (
+            '<View><Repeater on="$rows"><Repeater on="$rows[{{idx}}].cells" indexFlag="{{c}}">'
+            '<Image name="i_{{idx}}_{{c}}" value="$rows[{{idx}}].cells[{{c}}]"/>'
+            "</Repeater></Repeater></View>"
+        )
+        data = {"rows": [{"cells": ["a", "b"]}, {"cells": ["c"]}]}
+        assert list(parse_label_config(text).for_task(data).images) == ["i_0_0", "i_0_1", "i_1_0"]
+
+    def test_nobody_repeats_a_million_tags(self) -> None:
+        with pytest.raises(ProtocolError, match="more than 20000 tags"):
+            parse_label_config(self.TEXT).for_task({"images": [0] * 1_000_000})
+
 
 class TestProblems:
     def test_no_smart_tool(self) -> None:
@@ -142,6 +278,8 @@ class TestProblems:
         ("<View><Image", "cannot be read"),
         ("no xml at all", "cannot be read"),
         ("", "cannot be read"),
+        ("<View>" * 200 + "</View>" * 200, "nests more than 100"),
+        ("<View>" + "<a/>" * 20_001 + "</View>", "more than 20000 tags"),
         ('<?xml version="1.0" encoding="UTF-8"?><View/>', "cannot be read|no image"),
         ('<View><Text name="t" value="$text"/></View>', 'add <Image name="image"'),
         ('<View><Image name="i" value="http://fixed/x.jpg"/></View>', 'add <Image name="image"'),

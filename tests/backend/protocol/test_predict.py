@@ -22,6 +22,67 @@ def clicked(*regions: object, **changes: Any) -> Clicked:
     return found
 
 
+PLAIN = (
+    '<View><Labels name="l" toName="image"><Label value="Car"/></Labels>'
+    '<Image name="image" value="$image"/><Brush name="b" toName="image" smart="false"/>'
+    '<KeyPoint name="k" toName="image" smart="true"/></View>'
+)
+
+
+def plain_keypoint(region_id: str = "kp-1", *labels: str, **changes: Any) -> list[dict[str, Any]]:
+    """What Label Studio sends for a click with <KeyPoint> while a label of <Labels> is picked."""
+    region = keypoint(id=region_id, from_name="k", type="keypoint", **changes)
+    del region["value"]["keypointlabels"]
+    region["value"]["labels"] = list(labels)
+    return [region, *({**region, "from_name": "l", "type": "labels"} for _ in labels[:1])]
+
+
+class TestOtherSmartTools:
+    """What is drawn around an object is a box, whatever its shape."""
+
+    @pytest.mark.parametrize(
+        ("kind", "value"),
+        [
+            ("polygon", {"points": [[10, 20], [30, 25], [20, 60]], "closed": True}),
+            ("vector", {"vertices": [{"x": 10, "y": 20}, {"x": 30, "y": 60}], "closed": False}),
+            ("ellipse", {"x": 20, "y": 40, "radiusX": 10, "radiusY": 20, "rotation": 0}),
+            # Turned by a quarter, in pixels: 60 by 80 of an image of 600 by 400.
+            ("ellipse", {"x": 20, "y": 40, "radiusX": 80 / 6, "radiusY": 15, "rotation": 90}),
+        ],
+    )
+    def test_its_bounding_box_is_the_prompt(self, kind: str, value: dict[str, Any]) -> None:
+        region = rectangle(0, 0, 1, 1, type=f"{kind}labels", id="around")
+        region["value"] = {**value, f"{kind}labels": ["Object"]}
+        found = clicked(region)
+        assert (found.kind, found.object_id) == ("rectangle", "around")
+        assert found.box is not None
+        box = found.box.box
+        assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx((60, 80, 180, 240))
+
+
+def test_an_image_may_be_as_large_as_its_file_is_let_through() -> None:
+    """How many pixels are served is the loader's to say, by images.max_megapixels."""
+    size = {"original_width": 15_000, "original_height": 10_000}
+    assert clicked(keypoint(**size)).image_size == (10_000, 15_000)
+
+
+class TestPlainTags:
+    def test_the_label_stands_beside_the_click(self) -> None:
+        found = clicked(*plain_keypoint("a", "Car"), *plain_keypoint("b", "Car"), config=PLAIN)
+        assert (found.label, found.kind, found.object_id) == ("Car", "keypoint", "a")
+        assert [click.region_id for click in found.clicks] == ["a", "b"]
+
+    def test_where_the_config_has_no_labels_there_is_none(self) -> None:
+        config = PLAIN.replace('<Labels name="l" toName="image"><Label value="Car"/></Labels>', "")
+        assert clicked(*plain_keypoint(), config=config).label == ""
+
+    def test_plain_points_of_an_earlier_session_are_no_clicks(self) -> None:
+        stale = plain_keypoint("a", "Car")
+        for region in stale:
+            del region["is_positive"]
+        assert parse_predict(click_request(*stale, config=PLAIN)).clicked is None
+
+
 class TestRecorded:
     def test_context_null_opens_a_task(self) -> None:
         request = parse_predict(recorded("predict_open_task"))

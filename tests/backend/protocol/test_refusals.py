@@ -73,7 +73,9 @@ class TestRefusals:
             (rectangle(0, 0, math.nan, 5), "must be a finite number"),
             (rectangle(0, 0, 5, 5, value={"rotation": "left"}), r"\.rotation' must be a number"),
             ({"type": "brushlabels", "id": "b"}, r'brushlabels cannot be answered.*smart="false"'),
-            ({"type": "keypoint", "id": "b"}, "click with <KeyPointLabels"),
+            ({"type": "bitmask", "id": "b"}, "click with <KeyPointLabels"),
+            ({**rectangle(0, 0, 5, 5), "type": "polygon"}, r"value.points' must be a list"),
+            ({**rectangle(0, 0, 5, 5), "type": "ellipse"}, r"value.radiusX' must be a number"),
         ],
     )
     def test_a_click_that_is_none(self, region: object, message: str) -> None:

@@ -19,7 +19,7 @@ from adaptation.masks import Mask, iou
 from backend.protocol import (
     AnswerKind,
     AnswerStyle,
-    Candidate,
+    OfferedMask,
     PredictRequest,
     RegionId,
     new_request_id,
@@ -49,7 +49,7 @@ def every_control() -> PredictRequest:
 
 
 def render(request: PredictRequest, *masks: Mask, kind: AnswerKind | None = None) -> Payload:
-    candidates = [Candidate(mask=mask, score=0.9 - 0.1 * i) for i, mask in enumerate(masks)]
+    candidates = [OfferedMask(mask=mask, score=0.9 - 0.1 * i) for i, mask in enumerate(masks)]
     style = AnswerStyle() if kind is None else AnswerStyle(preferred=(kind,))
     return render_answer(
         request, candidates, request_id=REQUEST_ID, model_version="compact-1", style=style
@@ -137,7 +137,7 @@ class TestEnvelope:
     def test_scores_are_shares(self, score: float, shown: float) -> None:
         response = render_answer(
             click(),
-            [Candidate(mask=disc(), score=score)],
+            [OfferedMask(mask=disc(), score=score)],
             request_id=REQUEST_ID,
             model_version="v",
         )
@@ -222,7 +222,7 @@ class TestKinds:
         style = AnswerStyle(preferred=(AnswerKind.POLYGON,), min_part_share=0.0)
         response = render_answer(
             every_control(),
-            [Candidate(mask=mask, score=1)],
+            [OfferedMask(mask=mask, score=1)],
             request_id=REQUEST_ID,
             model_version="v",
             style=style,
@@ -234,7 +234,7 @@ class TestKinds:
             style = AnswerStyle(preferred=(AnswerKind.POLYGON,), polygon_tolerance=tolerance)
             response = render_answer(
                 every_control(),
-                [Candidate(mask=disc(), score=1)],
+                [OfferedMask(mask=disc(), score=1)],
                 request_id=REQUEST_ID,
                 model_version="v",
                 style=style,
@@ -281,3 +281,49 @@ class TestKinds:
         (back,) = parse_webhook(submission(*answered)).submissions[0].regions
         assert (back.region_id, back.kind) == (f"{REQUEST_ID}-0", kind.value)
         assert iou(back.mask(), mask) >= least
+
+
+class TestPlainTags:
+    def test_a_shape_and_its_label_are_two_results_of_one_id(self) -> None:
+        """As Label Studio 1.23 itself writes them; it was seen to draw and submit these."""
+        region = keypoint(from_name="k", type="keypoint", value={"labels": ["Car"]})
+        beside = {**region, "from_name": "l", "type": "labels"}
+        config = (
+            '<View><Labels name="l" toName="image"><Label value="Car"/></Labels>'
+            '<Image name="image" value="$image"/><Brush name="b" toName="image" smart="false"/>'
+            '<KeyPoint name="k" toName="image"/></View>'
+        )
+        request = parse_predict(click_request(region, beside, config=config))
+        shape, label = regions(render(request, disc()))
+        assert (shape["from_name"], shape["type"]) == ("b", "brush")
+        assert (label["from_name"], label["type"]) == ("l", "labels")
+        assert shape["id"] == label["id"] == f"{REQUEST_ID}-0"
+        assert "labels" not in shape["value"] and label["value"]["labels"] == ["Car"]
+        mask = decode_brush(shape["value"]["rle"], (400, 600))
+        assert np.array_equal(mask, disc())
+
+
+def test_an_answer_calls_the_label_as_its_own_control_does() -> None:
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        '<KeyPointLabels name="kp" toName="image"><Label value="Dog" alias="d"/></KeyPointLabels>'
+        '<BrushLabels name="brush" toName="image"><Label value="Dog"/></BrushLabels></View>'
+    )
+    request = parse_predict(click_request(keypoint(label="d"), config=config))
+    (region,) = regions(render(request, disc()))
+    assert region["value"]["brushlabels"] == ["Dog"]
+
+
+def test_labels_of_the_task_decide_in_which_control_the_answer_lies() -> None:
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        '<KeyPointLabels name="kpA" toName="image" value="$a"/>'
+        '<KeyPointLabels name="kpB" toName="image" value="$b"/>'
+        '<BrushLabels name="brA" toName="image" value="$a"/>'
+        '<BrushLabels name="brB" toName="image" value="$b"/></View>'
+    )
+    data = {"image": "/a.jpg", "a": [{"value": "cat"}], "b": [{"value": "dog"}]}
+    tasks = [{"id": 7, "data": data}]
+    request = parse_predict(click_request(keypoint(label="dog"), config=config, tasks=tasks))
+    (region,) = regions(render(request, disc()))
+    assert (region["from_name"], region["value"]["brushlabels"]) == ("brB", ["dog"])

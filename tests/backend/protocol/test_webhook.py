@@ -119,10 +119,95 @@ class TestEvents:
         body = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 1}, {"id": 2}, 3]}
         assert [s.annotation_id for s in parse_webhook(body).submissions] == ["1", "2", "3"]
 
-    @pytest.mark.parametrize("action", ["TASKS_DELETED", "LABEL_LINK_CREATED", "SOMETHING_NEW"])
-    def test_unknown_actions_are_tolerated(self, action: str) -> None:
-        event = parse_webhook({"action": action, "project": {"id": 1}, "tasks": "anything"})
-        assert (event.kind, event.action) == (WebhookKind.OTHER, action)
+    def test_unknown_actions_are_tolerated(self) -> None:
+        event = parse_webhook({"action": "SOMETHING_NEW", "project": {"id": 1}, "tasks": "any"})
+        assert (event.kind, event.action) == (WebhookKind.OTHER, "SOMETHING_NEW")
+
+    @pytest.mark.parametrize(
+        "action",
+        [
+            *("PROJECT_CREATED", "PROJECT_UPDATED", "PROJECT_DELETED", "TASKS_DELETED"),
+            *("LABEL_LINK_CREATED", "LABEL_LINK_UPDATED", "LABEL_LINK_DELETED", "START_TRAINING"),
+        ],
+    )
+    def test_actions_that_submit_nothing_are_known(self, action: str) -> None:
+        event = parse_webhook({"action": action, "project": {"id": 1}, "tasks": [{"id": 3}]})
+        assert (event.kind, event.submissions) == (WebhookKind(action), ())
+
+    def test_predictions_accepted_in_bulk_are_submissions(self) -> None:
+        (found,) = parse_webhook(recorded("webhook_annotations_created")).submissions
+        assert (found.event, found.annotation_id, found.task_id) == ("created", "3", "5")
+        assert (found.lead_time_s, found.annotator) == (None, "1")
+        (region_,) = found.regions
+        assert (region_.region_id, region_.label) == ("1123456789abcdef-0", "Car")
+        assert region_.mask().sum() == 1245
+
+    def test_each_annotation_of_a_list_has_its_own_task_and_labels(self) -> None:
+        config = (
+            '<View><Image name="image" value="$image"/>'
+            '<RectangleLabels name="rect" toName="image" smart="true" value="$ls"/>'
+            '<BrushLabels name="brush" toName="image" value="$ls"/></View>'
+        )
+        body = submission(config=config)
+        one = body["annotation"]
+        body["action"] = "ANNOTATIONS_CREATED"
+        body["annotation"] = [
+            {**one, "id": i, "task": i + 10, "result": [rectangle(10, 10, 20, 20)]} for i in (1, 2)
+        ]
+        body["task"] = [
+            {"id": 12, "data": {"ls": [{"value": "Object"}]}},
+            {"id": 11, "data": {"ls": [{"value": "Other"}]}},
+        ]
+        found = parse_webhook(body).submissions
+        assert [(s.annotation_id, s.task_id) for s in found] == [("1", "11"), ("2", "12")]
+        # Of the second task the brush has the label, and the rectangle only asked for a mask.
+        assert [len(s.regions) for s in found] == [1, 0]
+
+    @pytest.mark.parametrize("bad", [None, 5, [], {}, {"id": None}, {"id": 1, "result": 7}])
+    def test_one_bad_annotation_of_a_list_leaves_the_others(
+        self, bad: object, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        body = submission(brush())
+        body |= {"action": "ANNOTATIONS_CREATED", "annotation": [bad, body["annotation"]]}
+        (found,) = parse_webhook(body).submissions
+        assert len(found.regions) == 1
+        assert "left out: 'annotation[0]" in caplog.text
+        deleted = {
+            "action": "ANNOTATIONS_DELETED",
+            "annotations": [{"id": 1}, {"id": []}, {"id": 2}],
+        }
+        assert [s.annotation_id for s in parse_webhook(deleted).submissions] == ["1", "2"]
+
+    @pytest.mark.parametrize(
+        ("key", "value", "attribute"),
+        [
+            ("lead_time", 10**400, "lead_time_s"),
+            ("lead_time", math.nan, "lead_time_s"),
+            ("lead_time", -math.inf, "lead_time_s"),
+            ("lead_time", True, "lead_time_s"),
+            ("lead_time", "fast", "lead_time_s"),
+            ("completed_by", [1], "annotator"),
+            ("completed_by", {"id": {}}, "annotator"),
+            ("completed_by", "x" * 201, "annotator"),
+            ("created_at", 5, "created_at"),
+            ("updated_at", "x" * 10**6, "updated_at"),
+        ],
+    )
+    def test_a_malformed_field_is_none_and_loses_nothing(
+        self, key: str, value: object, attribute: str
+    ) -> None:
+        found = only(submission(brush(), **{key: value}))
+        assert getattr(found, attribute) is None and len(found.regions) == 1
+
+    @pytest.mark.parametrize("project", [{"id": []}, {"id": True}, {"id": {}}, [], 5.5, {"id": ""}])
+    def test_a_malformed_project_leaves_the_annotations_own(self, project: object) -> None:
+        body = {**submission(brush()), "project": project}
+        assert only(body).project_id == "1"
+
+    def test_texts_that_no_database_takes_are_mended(self) -> None:
+        found = only(submission(brush(id="a\0b", label="Gr\ud800n"), updated_at="now\ud800"))
+        (one,) = found.regions
+        assert (one.region_id, one.label, found.updated_at) == ("a\ufffdb", "Gr?n", "now?")
 
     def test_a_skipped_task_is_marked(self) -> None:
         assert only(submission(was_cancelled=True)).was_cancelled
@@ -189,6 +274,10 @@ class TestWhatIsNoObject:
         del stale["is_positive"]
         assert submitted(keypoint(), stale) == ()
 
+    @pytest.mark.parametrize("kind", [{}, [], None, 5, True, {"a": []}, "", "\ud800"])
+    def test_types_that_are_none_lose_no_other_region(self, kind: object) -> None:
+        assert [r.region_id for r in submitted(brush(type=kind), brush(id="w"))] == ["w"]
+
     def test_choices_and_texts(self) -> None:
         choice = {"id": "c", "type": "choices", "value": {"choices": ["good"]}}
         per_region = {**choice, "value": {"choices": ["best"], "format": "rle", "rle": [1, 2]}}
@@ -237,7 +326,10 @@ class TestWhatIsNoObject:
         [
             None,
             {"type": "brushlabels"},
+            {**brush(), "type": "polygonlabels"},
             brush(id=None),
+            brush(id="x" * 201),
+            brush(id=10**300),
             brush(original_width=None),
             brush(original_height=0),
             brush(original_width=10**6, original_height=10**6),
@@ -253,6 +345,40 @@ class TestWhatIsNoObject:
             found = submitted(broken, brush(id="whole"))
         assert [r.region_id for r in found] == ["whole"]
         assert "left out: 'annotation.result[0]" in caplog.text
+
+
+class TestPlainShapes:
+    """``<Brush>`` beside ``<Labels>``: the label is a result of its own, with the same id."""
+
+    @staticmethod
+    def plain(kind: str, value: Payload, *labels: str, **changes: Any) -> list[Payload]:
+        whole = region(kind, value, **changes)
+        bare = {k: v for k, v in whole["value"].items() if k != f"{kind}labels"}
+        shape = {**whole, "type": kind, "value": bare}
+        beside = {**whole, "type": "labels", "from_name": "l"}
+        return [shape, {**beside, "value": {**bare, "labels": list(labels)}}]
+
+    def test_a_brush_and_its_label(self) -> None:
+        value = {"format": "rle", "rle": encode_brush(block())}
+        (found,) = submitted(*self.plain("brush", value, "Other"))
+        assert (found.kind, found.label) == ("brush", "Other")
+        assert np.array_equal(found.mask(), block())
+
+    def test_the_label_may_come_first(self) -> None:
+        shape, label = self.plain("polygon", {"points": [[0, 0], [50, 0], [50, 50]]}, "Other")
+        assert [(r.kind, r.label) for r in submitted(label, shape)] == [("polygon", "Other")]
+
+    def test_a_region_without_a_label_is_kept_without_one(self) -> None:
+        value = {"format": "rle", "rle": encode_brush(block())}
+        shape, _ = self.plain("brush", value)
+        assert [r.label for r in submitted(shape)] == [""]
+
+    @pytest.mark.parametrize("labels", [None, {}, [5], [[]], []])
+    def test_a_malformed_label_beside_it_loses_no_region(self, labels: object) -> None:
+        value = {"format": "rle", "rle": encode_brush(block())}
+        shape, beside = self.plain("brush", value)
+        beside["value"]["labels"] = labels
+        assert [r.label for r in submitted(shape, beside)] == [""]
 
 
 class TestObjects:
@@ -348,6 +474,8 @@ class TestMasks:
             (region("polygon", {"points": [[0, math.nan], [5, 1], [5, 5]]}), "finite number"),
             (region("vector", {"vertices": [None], "closed": True}), r"vertices\[0\]' must be an"),
             (region("rectangle", {"x": 1, "y": 1, "width": 5}), "'value.height' must be a number"),
+            (region("polygon", {"points": [[0, 0], [1e300, 0], [0, 5]]}), "percent of the image"),
+            (region("ellipse", {"x": 1e9, "y": 1, "radiusX": 1, "radiusY": 5}), "percent of the"),
             (region("ellipse", {"x": 1, "y": 1, "radiusX": 0, "radiusY": 5}), "two radii above 0"),
         ],
     )
@@ -357,6 +485,12 @@ class TestMasks:
         (found,) = submitted(result, config=None)
         with pytest.raises(ProtocolError, match=f"Region 'abcdefghij'.*{message}"):
             found.mask()
+
+    def test_the_image_may_be_as_large_as_the_settings_say(self) -> None:
+        (found,) = submitted(brush())
+        assert found.mask(40 * 60).sum() == block().sum()
+        with pytest.raises(ProtocolError, match="60x40 pixels, more than images.max_megapixels"):
+            found.mask(40 * 60 - 1)
 
     def test_a_png_of_another_size(self) -> None:
         url = data_url(np.zeros((20, 30, 4), dtype=np.uint8))

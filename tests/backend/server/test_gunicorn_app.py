@@ -31,17 +31,17 @@ START_TIMEOUT_S = 180
 class Server:
     """A running `strop serve`."""
 
-    def __init__(self, folder: Path, checkpoint: Path) -> None:
+    def __init__(self, folder: Path, checkpoint: Path, log: str = "log.txt") -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
-        self.folder, self.log = folder, folder / "log.txt"
+        self.folder, self.log = folder, folder / log
         environ = {k: v for k, v in os.environ.items() if not k.startswith("STROP_")}
         arguments = ["--port", str(self.port), "--data-dir", str(folder / "data")]
         arguments += ["--set", f"model.checkpoint={checkpoint}"]
-        with self.log.open("w") as log:
+        with self.log.open("w") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", "from backend.cli import main; main()", "serve", *arguments],
-                stderr=log,
+                stderr=stream,
                 start_new_session=True,
                 env={**environ, "OMP_NUM_THREADS": "1"},
                 cwd=Path(__file__).resolve().parents[3],
@@ -118,6 +118,77 @@ def test_it_serves_and_a_click_in_flight_is_answered_when_it_stops(server: Serve
     (record,) = interactions_of(server.folder / "data")
     assert record.image_size == (height, width)
     assert "stopped" in server.log.read_text()
+
+
+def test_slow_connections_stop_nobody(server: Server) -> None:
+    server.wait_until_up()
+    head = b"POST /predict HTTP/1.1\r\nHost: strop\r\nContent-Length: 1000\r\n"
+    with contextlib.ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            for _ in range(80)
+        ]
+        for number, connection in enumerate(slow):
+            connection.sendall([b"", b"POST /pre", head, head + b"\r\n{"][number % 4])
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert server.ask("/health")["status"] == "UP"
+        assert time.monotonic() - started < 1.0, "Label Studio waits no longer"
+        image = data_uri(pixels_of())
+        assert len(regions_of(server.ask("/predict", click_on(image, keypoint(50, 50))))) == 1
+
+
+def test_requests_that_arrive_in_pieces_or_close_together_are_served(server: Server) -> None:
+    server.wait_until_up()
+    body = json.dumps(recorded("setup")).encode()
+    head = f"POST /setup HTTP/1.1\r\nHost: strop\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        for piece in (head[:10], head[10:], body[:100], body[100:]):
+            connection.sendall(piece)
+            time.sleep(0.05)
+        assert b"model_version" in _answer(connection)
+        connection.sendall(2 * (head + body))
+        assert b"model_version" in _answer(connection)
+        assert b"model_version" in _answer(connection)
+        chunked = head.replace(
+            f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked"
+        )
+        connection.sendall(chunked + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n")
+        assert b"model_version" in _answer(connection)
+
+
+def test_a_body_over_the_limit_is_refused_before_it_arrives(server: Server) -> None:
+    server.wait_until_up()
+    head = b"POST /predict HTTP/1.1\r\nHost: strop\r\nContent-Length: 900000000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(head + b"{")
+        assert b"413" in connection.recv(100)
+
+
+def _answer(connection: socket.socket) -> bytes:
+    """One answer, read to its last byte."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(1)
+    n_bytes = int(data.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    while n_bytes:
+        more = connection.recv(n_bytes)
+        assert more, "the connection was closed"
+        data, n_bytes = data + more, n_bytes - len(more)
+    return data
+
+
+def test_a_second_server_on_the_same_folder_is_refused(server: Server, checkpoint: Path) -> None:
+    server.wait_until_up()
+    second = Server(server.folder, checkpoint, log="second.txt")
+    try:
+        assert second.process.wait(START_TIMEOUT_S) == 2
+    finally:
+        second.kill()
+    told = second.log.read_text()
+    assert f"Another Strop (process {server.process.pid}) serves with the data folder" in told
+    assert "Traceback" not in told
+    assert server.ask("/health")["status"] == "UP"
 
 
 def test_a_model_that_does_not_load_is_one_message_and_exit_code_2(

@@ -98,9 +98,9 @@ def test_the_least_recently_used_object_is_forgotten_first() -> None:
 def test_an_object_is_forgotten_after_its_time() -> None:
     kept, clock = states(ttl_s=60)
     kept.put(key(), state(1))
-    clock.now = 60
+    clock.now = 59
     assert kept.before(key(), CLICKS[:2], None) is not None
-    clock.now = 61
+    clock.now = 60
     assert kept.before(key(), CLICKS[:2], None) is None
     assert len(kept) == 0
 

@@ -20,7 +20,7 @@ from adaptation.journal import Link, SubmissionRecord
 from adaptation.masks import decode_rle
 from adaptation.models.sam import Weights
 from adaptation.predictor.interactive import InteractivePredictor, WeightsAt
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
 from adaptation.types import Click
 from backend.embeddings.encoder import Encoder
 from backend.images.loader import ImageIdentity, TaskImage
@@ -373,6 +373,21 @@ def test_the_next_tasks_of_the_queue_are_encoded_too(tmp_path: Path, sam: Watche
             for seed in (2, 3):  # the task after the opened one is labeled already
                 service.predict(click_on(images[seed], keypoint(30, 60), task=7 + seed))
             assert sam.encoded.count((HEIGHT, WIDTH, 3)) == 3
+
+
+@pytest.mark.parametrize("changes", [{"project": "abc.17"}, {"task": "x7"}])
+def test_what_is_no_project_of_label_studio_is_told_without_a_traceback(
+    tmp_path: Path, sam: WatchedSam, changes: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    body = opened(IMAGE)
+    body["project"] = changes.get("project", body["project"])
+    body["tasks"][0]["id"] = changes.get("task", 7)
+    with LabelStudioSite().running() as site:
+        overrides = {"label_studio__url": site.url, "label_studio__token": LEGACY_TOKEN}
+        with running_service(tmp_path, sam, prefetch__next_tasks=2, **overrides) as service:
+            service.predict(body)
+            until(lambda: "numbers projects and tasks" in caplog.text)
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_without_prefetch_an_opened_task_costs_nothing(tmp_path: Path, sam: WatchedSam) -> None:

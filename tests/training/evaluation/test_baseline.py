@@ -8,7 +8,7 @@ import torch
 
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import Answer, InteractivePredictor
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
 from adaptation.simulation.annotator import Rules
 from adaptation.storage.datasets import FolderSet
 from adaptation.types import as_clicks

@@ -16,8 +16,7 @@ from adaptation.errors import ImageError, SettingsError
 from adaptation.learning.adapter import adapter_of, save_adapter
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection, CorrectionSettings
-from adaptation.predictor.guided_filter import EdgeSettings
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.simulation.annotator import Rules
 from adaptation.storage.datasets import FolderSet
 from adaptation.types import Click, Prompt

@@ -11,7 +11,7 @@ import torch
 
 from adaptation.models.catalog import load_model
 from adaptation.predictor.interactive import Answer, InteractivePredictor
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
 from adaptation.storage.album import Album
 from adaptation.types import Box, Click
 from tests.training.tuning_kit import example, pairs_of, ranking, rle, write_image, write_model

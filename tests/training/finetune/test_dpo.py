@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from adaptation.config import ConfigError
 from adaptation.masks import encode_rle
 from adaptation.models.base_decoder import load_base, read_card, save_base
 from adaptation.models.catalog import load_model
@@ -27,7 +28,7 @@ from training.finetune.reference import match_tokens
 from training.finetune.trainer import Pick, open_model, open_replayer
 from training.preferences.files import PAIRS, PreferencePair, TableWriter
 from training.runtime.checkpoints import read_log
-from training.runtime.config import ConfigError, load_config
+from training.runtime.config import load_config
 from training.runtime.distributed import Rank
 
 CONFIG = Path(__file__).parents[3] / "configs" / "dpo.yaml"

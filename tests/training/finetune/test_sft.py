@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from adaptation.config import ConfigError
 from adaptation.models.base_decoder import load_base, read_card
 from adaptation.models.catalog import load_model
 from adaptation.types import Prompt, as_clicks
@@ -19,7 +20,7 @@ from tests.training.tuning_kit import write_world
 from training.cli import main
 from training.finetune.sft import SftConfig
 from training.runtime.checkpoints import read_log
-from training.runtime.config import ConfigError, load_config
+from training.runtime.config import load_config
 
 CONFIG = Path(__file__).parents[3] / "configs" / "sft.yaml"
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adaptation.errors import StoreError
 from adaptation.models.sam import PromptableSam
+from adaptation.storage.files import draft_beside
 from tests.training.fakes import tiny_model
 from tests.training.tuning_kit import write_discs, write_model
 from training.finetune.metrics import MetricSums
@@ -236,7 +237,7 @@ def test_a_half_written_checkpoint_is_no_checkpoint(
 ) -> None:
     config = config_of(root, tmp_path)
     interrupt(tuning_of(config), 3)
-    (tmp_path / "checkpoint.tmp").write_bytes(b"half of one")  # what a kill leaves behind
+    draft_beside(tmp_path / "checkpoint.pt").write_bytes(b"half of one")  # what a kill leaves
     tuning_of(config).run()
     assert rows_of(tmp_path) == rows_of(whole)
 
@@ -250,18 +251,22 @@ def test_a_damaged_checkpoint_is_named(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_keeps_the_checkpoint_before(root: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_checkpoint_before(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_of(root, tmp_path)
     tuning = tuning_of(config)
     tuning.step()
     tuning.save()
     tuning.step()
-    (tmp_path / "checkpoint.tmp").symlink_to("/dev/full")
+    draft = tmp_path / "draft"
+    draft.symlink_to("/dev/full")
+    monkeypatch.setattr("adaptation.storage.files.draft_beside", lambda path: draft)
     with pytest.raises(StoreError, match="The checkpoint of step 2 could not be written") as said:
         tuning.save()
     assert "make room" in str(said.value)
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 1
-    assert not (tmp_path / "checkpoint.tmp").is_symlink()
+    assert not draft.is_symlink()
     (tmp_path / "log.jsonl").symlink_to("/dev/full")
     with pytest.raises(StoreError, match="log"):
         tuning.run()

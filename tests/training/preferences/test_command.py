@@ -53,7 +53,7 @@ def test_the_command_makes_the_folder_and_says_what_is_in_it(filled: World) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "journal is required"),
+        ((), "--journal sqlite:///.strop/journal.db"),
         (("--journal", "sqlite:///none.db"), "no journal at none.db"),
         (("--journal", "mysql://a:secret@b/c"), "SQLite or PostgreSQL"),
         (("--journal", "sqlite:///none.db", "--val-share", "2", "--margin", "-1"), "val_share"),

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from adaptation.errors import InputError, StoreError
-from training.preferences.folder import whole_folder
+from training.preferences.folder import preferences_folder
 from training.preferences.rows import FORMAT
 
 MAKING = """
 import signal, sys, time
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
-from training.preferences.folder import whole_folder
-with whole_folder(Path(sys.argv[1]), replace=True) as folder:
+from training.preferences.folder import preferences_folder
+with preferences_folder(Path(sys.argv[1]), replace=True) as folder:
     (folder / "report.json").write_text("half")
     print("ready", flush=True)
     time.sleep(60)
@@ -27,7 +27,7 @@ with whole_folder(Path(sys.argv[1]), replace=True) as folder:
 
 
 def make(out: Path, title: str = "", *, replace: bool = False) -> None:
-    with whole_folder(out, replace=replace) as folder:
+    with preferences_folder(out, replace=replace) as folder:
         assert not out.exists() or replace
         (folder / "report.json").write_text(json.dumps({"format": FORMAT, "title": title}))
 
@@ -46,7 +46,7 @@ def test_the_folder_appears_whole_with_its_parents(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "out"):
+    with pytest.raises(KeyboardInterrupt), preferences_folder(tmp_path / "out"):
         raise KeyboardInterrupt
     assert not names(tmp_path)
 
@@ -64,7 +64,7 @@ def test_an_older_folder_stays_unless_it_may_be_replaced(tmp_path: Path) -> None
 def test_a_failed_replacement_keeps_the_old_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make(out, "old")
-    with pytest.raises(RuntimeError), whole_folder(out, replace=True):
+    with pytest.raises(RuntimeError), preferences_folder(out, replace=True):
         raise RuntimeError
     assert title(out) == "old" and names(tmp_path) == {"out"}
 
@@ -84,7 +84,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("training.preferences.folder.os.fsync", full)
+    monkeypatch.setattr("adaptation.storage.files.os.fsync", full)
     with pytest.raises(StoreError, match=r"No space left on device\): make room on the disk"):
         make(tmp_path / "out")
     assert not names(tmp_path)

@@ -27,13 +27,16 @@ def rectangle(rows: slice, columns: slice) -> Mask:
 OBJECT = rectangle(slice(4, 15), slice(6, 17))
 
 
-def test_first_clicks_are_positive_inside_and_mostly_deep() -> None:
-    clicks = [first_click(OBJECT, default_rng(seed)) for seed in range(200)]
+def test_first_clicks_scatter_inside_as_those_of_people_do() -> None:
+    clicks = [first_click(OBJECT, default_rng(seed)) for seed in range(600)]
     assert all(click.is_positive and OBJECT[click.y, click.x] for click in clicks)
     depth = interior_distance(OBJECT)
-    deep = [depth[c.y, c.x] >= 0.4 * depth.max() for c in clicks]
-    assert 0.8 < np.mean(deep) < 1
-    assert len(set(clicks)) > 20
+    deepest = np.mean([depth[c.y, c.x] == depth.max() for c in clicks])
+    at_border = np.mean([depth[c.y, c.x] <= 1 for c in clicks])
+    assert deepest == pytest.approx(0.36, abs=0.05)  # the middle of a square is one pixel
+    assert 0.1 < at_border < 0.3  # 40 of the 121
+    drawn = np.mean([depth[c.y, c.x] for c in clicks if depth[c.y, c.x] < depth.max()])
+    assert drawn > depth[OBJECT].mean()  # deeper than if they were drawn at random
 
 
 def test_corrections_lie_in_an_error_and_name_its_kind() -> None:
@@ -44,6 +47,18 @@ def test_corrections_lie_in_an_error_and_name_its_kind() -> None:
         assert OBJECT[click.y, click.x] == click.is_positive != shown[click.y, click.x]
     share_negative = np.mean([not c.is_positive for c in clicks if c is not None])
     assert 0.75 < share_negative < 0.95  # the surplus is deeper; sometimes the other is clicked
+
+
+def test_the_second_deepest_error_is_clicked_now_and_then_and_no_third_one() -> None:
+    target = rectangle(slice(2, 14), slice(2, 14))
+    target |= rectangle(slice(16, 22), slice(2, 10)) | rectangle(slice(2, 5), slice(20, 23))
+    clicks = [
+        corrective_click(np.zeros_like(target), target, default_rng(seed)) for seed in range(400)
+    ]
+    assert all(click is not None and click.is_positive for click in clicks)
+    in_second = np.mean([c.y >= 16 for c in clicks if c is not None])
+    assert 0.1 < in_second < 0.2
+    assert not any(c.x >= 20 for c in clicks if c is not None)
 
 
 def test_a_mask_without_errors_gets_no_correction() -> None:

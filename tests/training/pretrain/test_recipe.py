@@ -10,13 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from adaptation.config import ConfigError
 from adaptation.errors import SettingsError
 from adaptation.models.compact.model import build_compact, load_compact
 from adaptation.models.compact.trunk import EfficientNetLite0
+from adaptation.storage.datasets import FolderSet, held_out_stems
 from tests.training.folders import write_set
 from training.pretrain.config import PretrainConfig, draw_plan, learning_rate
 from training.pretrain.episode import (
+    Correction,
     Episode,
+    EpisodeReport,
     LossWeights,
     Plan,
     choose,
@@ -25,10 +29,17 @@ from training.pretrain.episode import (
     to_frame,
 )
 from training.pretrain.imagenet import import_imagenet_weights, load_reference_trunk
-from training.pretrain.recipe import Pretraining, export, main, make_optimizer, summarise
+from training.pretrain.recipe import (
+    Pretraining,
+    export,
+    main,
+    make_optimizer,
+    make_sampler,
+    summarise,
+)
 from training.pretrain.windows import TrainingWindow
-from training.runtime.checkpoints import load_checkpoint, read_log
-from training.runtime.config import ConfigError, load_config
+from training.runtime.checkpoints import load_checkpoint, read_log, save_checkpoint
+from training.runtime.config import load_config
 from training.runtime.distributed import Rank
 
 CONFIG = Path(__file__).parents[3] / "configs" / "pretrain.yaml"
@@ -51,6 +62,7 @@ def overrides(data: Path, run: Path, *more: str) -> list[str]:
         "photographs=toy",
         "merging=[]",
         "imagenet=false",
+        "validation={}",
         "processes=1",
         "windows_per_step=1",
         "max_steps=4",
@@ -86,9 +98,43 @@ def test_impossible_configs_are_refused() -> None:
                 "windows=[{size: 100, objects: 2, first_share: 1, last_share: 1}]",
                 "photographs=nowhere",
                 "boxes=2",
+                "validation.share=2",
+                "validation.sets=[pets]",
+                "validation.groups_of=[nowhere]",
             ],
         )
-    assert len(caught.value.mistakes) == 6
+    assert len(caught.value.mistakes) == 9
+
+
+def test_the_config_of_all_data_loads_and_keeps_out_what_is_measured_on() -> None:
+    config = load_config(PretrainConfig, CONFIG.with_name("pretrain_all.yaml"))
+    assert sum(config.shares.values()) == pytest.approx(1)
+    measured = {"mtd", "dsb2018", "ampis_powder", "potholes", "cvc_clinicdb", "wbc"}
+    measured |= {"carrot_weed", "bsds500", "bsds500/test"}
+    assert not measured & {*config.shares, *config.validation.sets}
+
+
+def test_a_run_leaves_out_what_it_is_watched_by_and_keeps_its_best_weights(
+    data: Path, tmp_path: Path
+) -> None:
+    watched = "validation={groups_of: [toy], share: 0.75, objects: 1, every_minutes: 1000}"
+    config = tiny(data, tmp_path, watched)
+    kept = held_out_stems(FolderSet(data / "toy"), 0.75)
+    source = make_sampler(config).sources["toy"]
+    assert source.left_out == kept and 0 < len(kept) < 4
+    drawn = {id(source.draw(np.random.default_rng(seed))[0]) for seed in range(40)}
+    assert len(drawn) == 4 - len(kept)
+    Pretraining(config, Rank()).train()
+    rows = read_log(tmp_path / "log.jsonl")
+    assert [row["step"] for row in rows if "val_score" in row] == [4]  # at its end at the latest
+    best = load_checkpoint(tmp_path / "best.pt")
+    assert best["step"] == 4
+    best["ema"] = {name: value + 1 for name, value in best["ema"].items()}
+    save_checkpoint(tmp_path / "best.pt", best)
+    export(tmp_path, tmp_path / "compact.safetensors")
+    name = "mask_decoder.iou_token.weight"
+    exported = load_compact(tmp_path / "compact.safetensors").state_dict()[name]
+    assert torch.equal(exported, best["ema"][name].half().float())
 
 
 def test_a_run_trains_every_part_and_leaves_its_files(data: Path, tmp_path: Path) -> None:
@@ -145,7 +191,9 @@ def test_the_command_line_ends_with_two_and_all_mistakes(
     code = main(["--config", str(CONFIG), "lrr=1", "seed=x"])
     assert code == 2
     said = capsys.readouterr().err
-    assert "lrr is not a key" in said and "seed must be a whole number" in said
+    assert (
+        "lrr: no such setting; did you mean lr?" in said and "seed must be a whole number" in said
+    )
     missing = overrides(tmp_path / "nowhere", tmp_path / "run")
     assert main(["--config", str(CONFIG), *missing]) == 2
     assert "Data sets not found" in capsys.readouterr().err
@@ -225,13 +273,14 @@ def test_the_trunk_computes_what_its_source_computes() -> None:
 
 def test_plans_follow_the_shares_and_the_progress(data: Path, tmp_path: Path) -> None:
     config = load_config(PretrainConfig, CONFIG)
-    for progress, share in ((0.0, config.windows[0].first_share), (1.0, 0.5)):
+    for progress, share in ((0.0, config.windows[0].first_share), (1.0, 0.45)):
         plans = [draw_plan(config, progress, np.random.default_rng(s)) for s in range(600)]
         small = np.mean([plan.window_size == config.windows[0].size for plan in plans])
         assert small == pytest.approx(share, abs=0.06)
         assert all(plan.supervised[-1] for plan in plans)
-        assert {len(plan.supervised) for plan in plans} == set(range(1, 8))
-        assert np.mean([plan.has_boxes for plan in plans]) == pytest.approx(0.16, abs=0.05)
+        assert np.mean([plan.has_boxes for plan in plans]) == pytest.approx(
+            (1 - config.mends) * config.boxes, abs=0.04
+        )
         assert all(plan.has_boxes or plan.starts_with_click for plan in plans)
 
 
@@ -271,6 +320,7 @@ def window(n_objects: int = 2) -> TrainingWindow:
         Plan(64, 2, (True,), True, False, 0),
         Plan(64, 2, (False, True, True), True, True, 0),
         Plan(64, 2, (False, False, True), False, True, 2),
+        Plan(64, 2, (False, True), False, True, 3, starts_from_mask=True),
     ],
 )
 def test_an_episode_leaves_gradients_in_encoder_and_decoder(plan: Plan) -> None:
@@ -278,7 +328,7 @@ def test_an_episode_leaves_gradients_in_encoder_and_decoder(plan: Plan) -> None:
     rng = np.random.default_rng(0)
     episode = Episode(sam, window(), plan, LossWeights(), rng, device=torch.device("cpu"))
     report = episode.run()
-    assert len(report.rounds) == sum(plan.supervised) and report.n_objects == 2
+    assert len(report.rounds) == len(plan.supervised) and report.n_objects == 2
     first = report.rounds[0][0]
     assert first >= int(plan.starts_with_click) + plan.n_scattered
     for part in (sam.image_encoder.trunk.stem, sam.mask_decoder.skip2, sam.prompt_encoder):
@@ -325,16 +375,70 @@ def test_pixels_of_the_logits_are_the_middle_of_two_pixels() -> None:
 
 
 def test_a_summary_counts_clicks_in_bins() -> None:
-    from training.pretrain.episode import EpisodeReport
-
     report = EpisodeReport(n_objects=3, loss=2.0, rounds=[(1, 0.5), (4, 0.75), (9, 1.0)])
     report.obeyed = [1.0, 0.5]
-    row = summarise([report, EpisodeReport(n_objects=1, loss=1.0, rounds=[(1, 0.7)])])
-    assert row == {
+    report.corrections = [Correction(4, 0.5, 0.75, 0.25), Correction(9, 0.75, 1.0, 0.0)]
+    mending = EpisodeReport(n_objects=1, loss=1.0, mends=True, rounds=[(5, 0.9)])
+    mending.corrections = [Correction(5, 0.8, 0.9, 0.125), Correction(6, 0.9, 0.1, 1.0)]
+    other = EpisodeReport(n_objects=1, loss=0.0, rounds=[(1, 0.7), (16, 0.5)])
+    assert summarise([report, mending, other]) == {
         "iou@1": 0.6,
         "iou@3": 0.75,
-        "iou@5": 1.0,
-        "loss": 1.5,
+        "iou@9": 0.75,
+        "gain@3": 0.25,
+        "gain@9": 0.25,
+        "far@3": 0.25,
+        "far@9": 0.0,
+        "before@mend": 0.8,
+        "gain@mend": 0.1,
+        "far@mend": 0.125,
+        "loss": 1.0,
         "obeyed": 0.75,
-        "objects": 4,
+        "objects": 5,
     }
+
+
+def test_episodes_from_good_masks_start_with_a_click_on_the_error() -> None:
+    plan = Plan(64, 2, (True,), False, True, 3, starts_from_mask=True)
+    for seed in range(5):
+        sam = build_compact(input_size=64, dim=16)
+        rng = np.random.default_rng(seed)
+        report = Episode(sam, window(), plan, LossWeights(), rng, device=torch.device("cpu")).run()
+        (correction,) = report.corrections
+        assert report.mends and correction.n_clicks == 4
+        assert 0.75 <= correction.before < 1  # an error of a quarter of the object at most
+        assert report.rounds == [(4, correction.after)]
+
+
+def test_the_share_of_far_pixels_that_change_is_that_of_pixels_far_from_the_click() -> None:
+    plan = Plan(128, 1, (True,), False, True, 0)
+    masks = np.zeros((1, 64, 64), np.bool_)
+    masks[0, 4:12, 4:12] = True
+    view = TrainingWindow(np.full((128, 128, 3), 90, np.float32), (128, 128), masks)
+    sam = build_compact(input_size=128, dim=16)
+    rng, device = np.random.default_rng(0), torch.device("cpu")
+    episode = Episode(sam, view, plan, LossWeights(), rng, device=device)
+    episode.run()  # leaves a click inside the object, at the upper left
+    prompts = episode._first_prompts()
+    before = -torch.ones(1, 1, 64, 64)
+    near, far = before.clone(), before.clone()
+    near[..., 4:12, 4:12] = 1
+    far[..., 50:, 50:] = 1
+    assert episode._far_changed(prompts, before, near) == 0
+    assert 0.04 < episode._far_changed(prompts, before, far) < 0.1  # 196 of 4096 less the disk
+
+
+def test_long_episodes_are_supervised_here_and_there_with_fewer_objects() -> None:
+    config = load_config(PretrainConfig, CONFIG)
+    plans = [draw_plan(config, 0.5, np.random.default_rng(seed)) for seed in range(1500)]
+    from_nothing = [plan for plan in plans if not plan.starts_from_mask]
+    longest = max(len(plan.supervised) for plan in plans)
+    assert longest == len(config.corrections) == 16
+    long = [plan for plan in from_nothing if len(plan.supervised) > 8]
+    assert long and all(plan.max_objects <= 4 for plan in long)
+    assert np.mean([sum(plan.supervised) for plan in long]) < 4
+    first = [plan.supervised[0] for plan in from_nothing if len(plan.supervised) > 1]
+    assert np.mean(first) == pytest.approx(config.supervise, abs=0.05)
+    mends = [plan for plan in plans if plan.starts_from_mask]
+    assert len(mends) / len(plans) == pytest.approx(config.mends, abs=0.04)
+    assert all(not p.has_boxes and p.n_scattered >= 1 and len(p.supervised) <= 4 for p in mends)

@@ -132,10 +132,11 @@ def test_two_writers_at_once_are_told(writer: RegistryWriter, files: list[Path])
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+import adaptation.storage.files as files
 import training.promotion.registry as registry
-def die(*_):
+def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
-setattr(registry, sys.argv[1], die)
+setattr(files if sys.argv[1] == "_sync" else registry, sys.argv[1], die)
 writer = registry.RegistryWriter(Path(sys.argv[2]))
 with writer.locked("to be killed"):
     writer.add("v2", Path(sys.argv[3]), {})
@@ -143,7 +144,7 @@ with writer.locked("to be killed"):
 """
 
 
-@pytest.mark.parametrize("where", [pytest.param("_sync", marks=pytest.mark.slow), "_write_whole"])
+@pytest.mark.parametrize("where", [pytest.param("_sync", marks=pytest.mark.slow), "write_text"])
 def test_a_killed_promotion_breaks_nothing_and_can_be_run_again(
     writer: RegistryWriter, files: list[Path], where: str
 ) -> None:
@@ -158,7 +159,7 @@ def test_a_killed_promotion_breaks_nothing_and_can_be_run_again(
     assert writer.reader.current() == "v2"
     assert writer.in_use() == [EMBEDDED, "v1", "v2"]
     actions = [e.action for e in writer.history()]
-    assert actions == ["promote", *(["promote", "undone"] if where == "_write_whole" else []),
+    assert actions == ["promote", *(["promote", "undone"] if where == "write_text" else []),
                        "promote"]  # fmt: skip
 
 
@@ -167,11 +168,11 @@ def test_a_killed_roll_back_keeps_what_lies_below(
 ) -> None:
     promoted(writer, ("v1", files[0]), ("v2", files[1]))
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("training.promotion.registry._write_whole", full)
+        broken.setattr("training.promotion.registry.write_text", full)
         with pytest.raises(OSError, match="No space"):
             with writer.locked("test"):
                 writer.roll_back()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from adaptation.config import ConfigError
 from adaptation.errors import SettingsError
-from training.runtime.config import ConfigError, as_dict, load_config
+from training.runtime.config import as_dict, load_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,25 +80,25 @@ def test_a_config_survives_the_way_through_yaml(tmp_path: Path) -> None:
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     path = write(
         tmp_path,
-        "nme: x\nis_fast: 1\nlimit: 1.5\ninner: {widht: 4, rate: fast}\n"
+        "nme: x\nis_fast: perhaps\nlimit: 1.5\ninner: {widht: 4, rate: fast}\n"
         "parts: 3\nnames: [1]\nshares: [1]\n",
     )
     with pytest.raises(ConfigError) as caught:
         load_config(Outer, path, ["no-equals-sign"])
     assert set(caught.value.mistakes) == {
-        "override 'no-equals-sign' is not of the form key=value",
-        "nme is not a key of this config; did you mean name?",
+        "command line: 'no-equals-sign' is not of the form KEY=VALUE",
+        "config.yaml: nme: no such setting; did you mean name?",
         "data is required and has no default",
-        "is_fast must be true or false, got 1",
-        "limit must be a whole number, got 1.5",
-        "inner.widht is not a key of this config; did you mean width?",
-        "inner.rate must be a number, got 'fast'",
-        "parts must be a list, got 3",
-        "names[0] must be text, got 1",
-        "shares must be a mapping, got [1]",
+        "config.yaml: is_fast must be true or false, got 'perhaps'",
+        "config.yaml: limit must be a whole number, got 1.5",
+        "config.yaml: inner.widht: no such setting; did you mean inner.width?",
+        "config.yaml: inner.rate must be a number, got 'fast'",
+        "config.yaml: parts must be a list, got 3",
+        "config.yaml: names[0] must be text, got 1",
+        "config.yaml: shares must be a mapping, got [1]",
     }
     assert isinstance(caught.value, SettingsError)
-    assert all(f"  - {mistake}" in str(caught.value) for mistake in caught.value.mistakes)
+    assert all(f"  {mistake}" in str(caught.value) for mistake in caught.value.mistakes)
 
 
 def test_values_that_make_no_sense_together_are_mistakes() -> None:
@@ -107,7 +108,7 @@ def test_values_that_make_no_sense_together_are_mistakes() -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "is not YAML"), ("- 1\n- 2\n", "must hold keys and values, got list")],
+    [("a: [", "is not YAML"), ("- 1\n- 2\n", "must hold `key: value` lines")],
 )
 def test_files_that_hold_no_config(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

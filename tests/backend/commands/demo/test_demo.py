@@ -7,12 +7,14 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,14 @@ from backend.commands.demo import DemoError, DemoOptions
 from backend.commands.demo.credentials import Credentials, load_or_make
 from backend.commands.demo.environment import VERSION, label_studio_command, label_studio_variables
 from backend.commands.demo.processes import Programs, running_programs
-from backend.commands.demo.project import LABEL_CONFIG, basic_auth_header, prepare_project
+from backend.commands.demo.progress import Progress
+from backend.commands.demo.project import (
+    LABEL_CONFIG,
+    POWDER,
+    PROJECTS,
+    basic_auth_header,
+    prepare_projects,
+)
 from backend.commands.demo.run import check_ports
 from backend.label_studio.client import LabelStudioClient, Transport
 from backend.protocol import parse_label_config
@@ -80,7 +89,7 @@ def test_an_environment_that_is_there_is_used_as_it_is(tmp_path: Path) -> None:
 def test_an_environment_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said: list[str] = []
-    with pytest.raises(DemoError, match="cannot be installed; `-m venv") as caught:
+    with pytest.raises(DemoError, match="cannot be installed; `-m venv .* why above") as caught:
         label_studio_command(tmp_path / "file" / "environment", said.append)
     assert "--environment" in str(caught.value)
     assert said[0].startswith("Installing Label Studio into")
@@ -103,9 +112,11 @@ def test_label_studio_may_reach_strop_and_tells_nobody(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_named_with_its_option() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = server.getsockname()[1]
-        with pytest.raises(DemoError, match=f"Port {taken} is taken.*--label-studio-port"):
+        with pytest.raises(
+            DemoError, match=f"Port {taken} is taken.*--label-studio-port {taken + 1}"
+        ):
             check_ports(DemoOptions(port=_free_port(), label_studio_port=taken))
-        with pytest.raises(DemoError, match=f"Port {taken} is taken.* --port"):
+        with pytest.raises(DemoError, match=f'is taken.*make demo ARGS="--port {taken + 1}"'):
             check_ports(DemoOptions(port=taken, label_studio_port=_free_port()))
 
 
@@ -257,6 +268,32 @@ def test_a_second_signal_ends_at_once_what_the_first_could_not(
     assert all(map(wait_until_dead, pids))
 
 
+# -- progress -------------------------------------------------------------------------------------
+
+
+def test_waiting_is_told_in_steps_now_and_then(tmp_path: Path) -> None:
+    database = tmp_path / "label_studio.sqlite3"
+    said: list[str] = []
+    times = iter([0.0, 1.0, 6.0, 7.0, 12.0, 18.0])
+    progress = Progress(database, said.append, clock=lambda: next(times))
+    progress.tell({"Label Studio": False, "Strop": False})  # after 1 s: too early
+    progress.tell({"Label Studio": False, "Strop": False})
+    progress.tell({"Label Studio": False, "Strop": False})  # 1 s after the last line
+    with closing(sqlite3.connect(database)) as file:
+        file.execute("CREATE TABLE django_migrations (id INTEGER)")
+        file.executemany("INSERT INTO django_migrations VALUES (?)", [(n,) for n in range(120)])
+        file.commit()
+        progress.tell({"Label Studio": False, "Strop": True})
+        file.executemany("INSERT INTO django_migrations VALUES (?)", [(n,) for n in range(276)])
+        file.commit()
+    progress.tell({"Label Studio": False, "Strop": True})
+    assert said == [
+        "    6 s   Label Studio: starting   Strop: loading its model",
+        "   12 s   Label Studio: making its database, step 120 of 396   Strop: ready",
+        "   18 s   Label Studio: starting its server   Strop: ready",
+    ]
+
+
 # -- the project ----------------------------------------------------------------------------------
 
 
@@ -266,6 +303,7 @@ class DemoSite(LabelStudioSite):
     def __init__(self) -> None:
         super().__init__()
         self.projects: dict[int, dict[str, object]] = {}
+        self.n_made = 0
         self.routes["/api/projects/"] = self._new_project
 
     def answer(self, request: Request) -> Reply:
@@ -275,7 +313,8 @@ class DemoSite(LabelStudioSite):
         return super().answer(request)
 
     def _new_project(self, request: Request) -> Reply:
-        number = len(self.projects) + 1
+        self.n_made += 1  # numbers are never given twice
+        number = self.n_made
         self.projects[number] = {"id": number, "task_number": 0, **request.json()}
         return json_reply(self.projects[number], 201)
 
@@ -299,14 +338,19 @@ def site() -> Iterator[DemoSite]:
 def prepare(site: DemoSite, folder: Path) -> str:
     client = LabelStudioClient(Transport(site.url, LEGACY_TOKEN))
     credentials = Credentials(password="p", token=LEGACY_TOKEN, backend_password="secret")
-    return prepare_project(client, "http://127.0.0.1:9090", credentials, folder)
+    numbers = prepare_projects(client, "http://127.0.0.1:9090", credentials, folder)
+    assert list(numbers) == ["kinds", "powder"]
+    return numbers["kinds"]
 
 
 def test_the_project_is_made_with_its_images_and_connected(site: DemoSite, tmp_path: Path) -> None:
     assert prepare(site, tmp_path) == "1"
     assert site.projects[1]["label_config"] == LABEL_CONFIG
     assert site.projects[1]["task_number"] == len(list(SAMPLES.glob("*.jpg")))
-    (backend,), (hook,) = site.backends, site.hooks
+    assert site.projects[2]["label_config"] == POWDER.label_config
+    assert site.projects[2]["task_number"] == len(list((SAMPLES / "powder").glob("*.jpg"))) == 12
+    (backend, other), (hook, _) = site.backends, site.hooks
+    assert {backend["project"], other["project"]} == {1, 2}
     assert backend["is_interactive"] and backend["basic_auth_pass"] == "secret"
     assert hook["url"] == "http://127.0.0.1:9090/webhook"
     assert hook["headers"] == {"Authorization": basic_auth_header("strop", "secret")}
@@ -317,15 +361,21 @@ def test_a_second_start_keeps_the_work(site: DemoSite, tmp_path: Path) -> None:
     n_tasks = site.projects[1]["task_number"]
     assert prepare(site, tmp_path) == first
     assert site.projects[1]["task_number"] == n_tasks
-    assert len(site.projects) == len(site.backends) == len(site.hooks) == 1
+    assert len(site.projects) == len(site.backends) == len(site.hooks) == 2
+
+
+def test_a_demo_of_an_earlier_version_keeps_its_project(site: DemoSite, tmp_path: Path) -> None:
+    first = prepare(site, tmp_path)
+    (tmp_path / "project.json").write_text(json.dumps({"project": int(first)}))
+    assert prepare(site, tmp_path) == first
+    assert len(site.projects) == 3  # the project of one kind is made beside it
 
 
 def test_a_project_that_was_deleted_is_made_anew(site: DemoSite, tmp_path: Path) -> None:
     prepare(site, tmp_path)
-    site.projects = {0: {}}
-    site.projects[1] = {"id": 1, "task_number": 0}
     del site.projects[1]
-    assert prepare(site, tmp_path) == "2"
+    assert prepare(site, tmp_path) == "3"
+    assert sorted(site.projects) == [2, 3]
 
 
 def test_an_import_that_broke_off_before_the_first_image_is_made_up(
@@ -349,6 +399,13 @@ def test_the_labeling_config_is_one_that_clicks_work_in() -> None:
     assert config.answer_control("Nucleus", "image").name == "mask"
 
 
+def test_every_project_can_be_clicked_in() -> None:
+    for project in PROJECTS:
+        config = parse_label_config(project.label_config)
+        assert config.problems() == ()
+        assert {config.answer_control(label, "image").name for label in project.labels} == {"mask"}
+
+
 def test_the_password_is_encoded_as_http_wants_it() -> None:
     assert base64.b64decode(basic_auth_header("u", "pä:s").split()[1]).decode() == "u:pä:s"
 
@@ -358,8 +415,8 @@ def test_the_password_is_encoded_as_http_wants_it() -> None:
 
 def test_the_samples_are_small_upright_images_with_a_stated_origin() -> None:
     sources = (SAMPLES / "SOURCES.md").read_text()
-    samples = sorted(SAMPLES.glob("*.jpg"))
-    assert 4 <= len(samples) <= 12
+    samples = sorted(SAMPLES.rglob("*.jpg"))
+    assert 4 <= len(list(SAMPLES.glob("*.jpg"))) <= 12
     assert sum(path.stat().st_size for path in samples) < 2_000_000
     for path in samples:
         assert f"`{path.name}`" in sources

@@ -158,7 +158,7 @@ def test_nothing_secret_is_printed(settings: Settings) -> None:
             "journal.url": f"sqlite:///{settings.data_dir}/j.db",
         },
     )
-    run(secret, fix=True, echo=lines.append)
+    run(secret, repair="fix", echo=lines.append)
     text = "\n".join(lines)
     assert lines and LEGACY_TOKEN not in text and PASSWORD not in text
 
@@ -314,6 +314,33 @@ def test_fix_connects_and_registers(settings: Settings, studio: Studio, tmp_path
     assert studio.backends[0]["basic_auth_pass"] == PASSWORD
     assert studio.hooks[0]["headers"]["Authorization"].startswith("Basic ")
     assert worst(locked) == []
+
+
+def test_unfix_removes_the_backend_and_the_webhook_and_nobody_elses(
+    settings: Settings, studio: Studio, strop: Site
+) -> None:
+    port = strop.port
+    studio.connect(f"http://other.example.com:{port}", id=2)
+    studio.hook(f"http://other.example.com:{port}", id=2)
+    lines: list[str] = []
+    assert run(settings, repair="unfix", echo=lines.append) == 0
+    assert_only(lines, "ok", "removed", strop.url, "annotations stay")
+    assert [backend["id"] for backend in studio.backends] == [2]
+    assert [hook["id"] for hook in studio.hooks] == [2]
+
+
+def test_unfix_tells_the_addresses_that_are_connected(settings: Settings, studio: Studio) -> None:
+    url = f"http://strop.example.com:{settings.server.port}"
+    lines: list[str] = []
+    assert run(settings, repair="unfix", backend_url=url, echo=lines.append) == 0
+    assert_only(lines, "warn", f"not connected to {url}", studio.backends[0]["url"], "--url")
+    assert len(studio.backends) == len(studio.hooks) == 1
+
+
+def test_quick_findings_come_before_the_model(settings: Settings) -> None:
+    said = [str(finding) for finding in findings(settings)]
+    assert "journal" in said[0]
+    assert "digest" in said[-1]
 
 
 def test_fix_says_what_to_do_where_label_studio_blocks_private_addresses(

@@ -264,7 +264,7 @@ def test_a_tiny_object_and_one_as_large_as_the_image_can_be_drawn() -> None:
 
 def test_the_labeling_config_is_one_and_is_recognised() -> None:
     images = parse_label_config(label_config()).images
-    assert images == {"a": "cand_a", "b": "cand_b", "c": "cand_c"}
+    assert images == {"a": "$cand_a", "b": "$cand_b", "c": "$cand_c"}
     assert is_ranking_config(label_config())
     assert is_ranking_config(label_config().replace("Noise", "Rauschen")), "may be translated"
     assert not is_ranking_config('<View><Image name="image" value="$image"/></View>')

@@ -15,7 +15,7 @@ import pytest
 from adaptation.errors import SettingsError
 from adaptation.masks import decode_rle
 from adaptation.predictor.click_correction import ClickCorrection, CorrectionSettings
-from adaptation.predictor.zoom import ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
 from adaptation.simulation.annotator import Rules
 from adaptation.storage.datasets import FolderSet
 from backend.commands.simulate.client import ServerLost

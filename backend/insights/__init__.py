@@ -1,0 +1,14 @@
+"""What the journal says of a team's work: figures, charts, a page, a report.
+
+::
+
+    facts.py     one row an object: clicks, IoU after each, how it was finished, seconds
+    store.py     the rows, derived from the journal, kept in a small file, brought up to date
+    figures.py   rows -> NoC, failure rates, shares, curves, with intervals; pure
+    charts.py    figures -> SVG        thumbnails.py   worst objects as small pictures
+    page.py      figures -> HTML; `strop report` writes the same page into one file
+
+Everything here is derived: the file may be deleted at any time and is made again from the journal.
+Locks: one in `store` (who brings the rows up to date).  No threads: the rows are brought up to date
+by whoever opens the page, and behind each submission.
+"""

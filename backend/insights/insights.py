@@ -1,0 +1,153 @@
+"""The face of the room: what the routes and `strop report` ask for."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from adaptation.errors import InputError
+from adaptation.journal import FinishedObject, Journal
+from adaptation.storage.album import Album
+from backend.insights.facts import ObjectFact
+from backend.insights.figures import Figures, LearnedObject, figures_of
+from backend.insights.page import render_project, render_projects
+from backend.insights.store import FactStore
+from backend.insights.thumbnails import thumbnail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InsightsOptions:
+    """What is shown.
+
+    Args:
+        learning_is_on: Whether sessions learn.
+        with_annotators: Whether people are told apart.
+        label_studio_url: Address that a browser reaches Label Studio at, for links; None: no links.
+    """
+
+    learning_is_on: bool = True
+    with_annotators: bool = False
+    label_studio_url: str | None = None
+
+
+class Insights:
+    """Figures, pages and pictures of what was labelled.  Safe to share between threads.
+
+    Args:
+        journal: What it is all derived from.
+        store: Keeps the rows.
+        album: Images for the pictures.
+        options: What is shown.
+    """
+
+    def __init__(
+        self, journal: Journal, store: FactStore, album: Album, options: InsightsOptions
+    ) -> None:
+        self._journal, self._store, self._album, self._options = journal, store, album, options
+
+    def projects_page(self, prefix: str) -> str:
+        """HTML of the list of projects; `prefix` stands before the page's own addresses."""
+        self._store.refresh()
+        return render_projects(self._store.projects(), prefix)
+
+    def project_page(self, project_id: str, prefix: str) -> str:
+        """HTML of one project, with its pictures as addresses."""
+        figures = self.figures(project_id)
+
+        def address(fact: ObjectFact) -> str:
+            return f"{prefix}/insights/object/{fact.submission_seq}/{fact.position}.jpg"
+
+        return self._render(project_id, figures, address, prefix)
+
+    def report(self, project_id: str) -> str:
+        """The same page as one file that needs no other."""
+        return self._render(project_id, self.figures(project_id), self._inline, None)
+
+    def recount(self) -> int:
+        """Make all rows anew from the journal; returns how many tasks there are."""
+        return self._store.recount()
+
+    def figures(self, project_id: str) -> Figures:
+        """A project's figures as of now."""
+        self._store.refresh()
+        return figures_of(
+            self._store.facts(project_id),
+            self._learned(project_id),
+            self._store.timings(project_id),
+            with_annotators=self._options.with_annotators,
+        )
+
+    def picture(self, submission_seq: int, position: int) -> bytes:
+        """JPEG of a submitted object.
+
+        Raises:
+            InputError: There is no such object, or its image is gone.
+        """
+        finished = self._finished(submission_seq, position)
+        found = None if finished is None else thumbnail(self._album, finished)
+        if found is None:
+            raise InputError("There is no picture of this object: it, or its image, is gone.")
+        return found
+
+    def _render(
+        self,
+        project_id: str,
+        figures: Figures,
+        picture: Callable[[ObjectFact], str | None],
+        prefix: str | None,
+    ) -> str:
+        return render_project(
+            project_id,
+            figures,
+            [(fact, picture(fact), self._link(fact)) for fact in figures.worst],
+            learning_is_on=self._options.learning_is_on,
+            prefix=prefix,
+        )
+
+    def _link(self, fact: ObjectFact) -> str | None:
+        root = self._options.label_studio_url
+        if root is None:
+            return None
+        return f"{root.rstrip('/')}/projects/{fact.project_id}/data?task={fact.task_id}"
+
+    def _inline(self, fact: ObjectFact) -> str | None:
+        finished = self._finished(fact.submission_seq, fact.position)
+        content = None if finished is None else thumbnail(self._album, finished)
+        if content is None:
+            return None
+        return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+
+    def _finished(self, submission_seq: int, position: int) -> FinishedObject | None:
+        fact = self._store.fact(submission_seq, position)
+        if fact is None:
+            return None
+        for each in self._journal.objects(fact.project_id, fact.task_id):
+            if (each.link.submission_seq, each.link.position) == (submission_seq, position):
+                return each
+        return None
+
+    def _learned(self, project_id: str) -> Iterator[LearnedObject]:
+        names = [item.name for item in fields(LearnedObject)]
+        for event in self._journal.events(project_id=project_id, kind="learned"):
+            if all(name in event.payload for name in names):
+                yield LearnedObject(**{name: event.payload[name] for name in names})
+
+
+def figures_json(figures: Figures) -> dict[str, Any]:
+    """Figures as JSON values, the worst objects by their ids."""
+    content = asdict(figures)
+    content["by_day"] = {day.isoformat(): row for day, row in figures.by_day.items()}
+    content["worst"] = [
+        {
+            "task_id": fact.task_id,
+            "annotation_id": fact.annotation_id,
+            "region_id": fact.region_id,
+            "label": fact.label,
+            "n_prompts": fact.n_prompts,
+            "last_iou": fact.ious[-1],
+        }
+        for fact in figures.worst
+    ]
+    return content

@@ -1,0 +1,207 @@
+"""The rows in a small file, kept up to date with the journal.
+
+Which tasks have news is read from the journal's one order; a task's rows are made again as a whole.
+So the file always equals a full recount of the entries up to its cursor, whatever was replaced,
+deleted or linked late.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from adaptation.errors import StoreError
+from adaptation.journal import Entry, InteractionRecord, Journal, SubmissionRecord
+from backend.insights.facts import ObjectFact, facts_of_task
+
+VERSION = 1
+"""Of the file; another one is made anew."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS facts (
+    submission_seq INTEGER NOT NULL, position INTEGER NOT NULL,
+    project_id TEXT NOT NULL, task_id TEXT NOT NULL,
+    annotation_id TEXT NOT NULL, region_id TEXT NOT NULL,
+    submitted_at TEXT NOT NULL, annotator TEXT, label TEXT NOT NULL, outcome TEXT NOT NULL,
+    ious TEXT NOT NULL, gaps_s TEXT NOT NULL, image_id TEXT NOT NULL, request_id TEXT NOT NULL,
+    timings_ms TEXT NOT NULL,
+    PRIMARY KEY (submission_seq, position)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS facts_of_task ON facts (project_id, task_id);
+CREATE INDEX IF NOT EXISTS facts_of_annotation ON facts (project_id, annotation_id);
+"""
+_COLUMNS = tuple(ObjectFact.__slots__)
+_FIGURES = tuple(name for name in _COLUMNS if name != "timings_ms")
+
+Task = tuple[str, str]
+
+
+class FactStore:
+    """Rows of all projects.  Safe to share between threads and processes.
+
+    Args:
+        path: The file; made where it is not there, and made anew where it is damaged.
+        journal: What it is derived from.
+
+    Raises:
+        StoreError: The file cannot be made.
+    """
+
+    def __init__(self, path: Path, journal: Journal) -> None:
+        self._path, self._journal = path, journal
+        self._lock = threading.Lock()
+
+    def refresh(self) -> int:
+        """Bring the rows up to date; returns how many tasks were counted anew."""
+        self._journal.link_pending()
+        with self._lock, self._writing() as db:
+            cursor = int(_state(db, "cursor", "0"))
+            tasks: dict[Task, None] = {}
+            for entry in self._journal.entries(after=cursor):
+                tasks.update(dict.fromkeys(_tasks_of(db, entry)))
+                cursor = entry.seq
+            for project_id, task_id in tasks:
+                self._count(db, project_id, task_id)
+            _set_state(db, "cursor", str(cursor))
+            return len(tasks)
+
+    def recount(self) -> int:
+        """Forget all rows and make them again; returns how many tasks there are."""
+        with self._lock, self._writing() as db:
+            db.execute("DELETE FROM facts")
+            db.execute("DELETE FROM state WHERE name = 'cursor'")
+        return self.refresh()
+
+    def projects(self) -> dict[str, int]:
+        """Finished objects by project, in the order of the projects' ids."""
+        with self._reading() as db:
+            rows = db.execute("SELECT project_id, count(*) FROM facts GROUP BY project_id")
+            return dict(sorted(rows.fetchall(), key=lambda row: (len(row[0]), row[0])))
+
+    def facts(self, project_id: str) -> list[ObjectFact]:
+        """A project's rows, in the order in which they were submitted, without their timings."""
+        query = (
+            f"SELECT {', '.join(_FIGURES)} FROM facts WHERE project_id = ? "
+            "ORDER BY submission_seq, position"
+        )
+        with self._reading() as db:
+            return [_read(row) for row in db.execute(query, (project_id,))]
+
+    def fact(self, submission_seq: int, position: int) -> ObjectFact | None:
+        """One row."""
+        query = f"SELECT {', '.join(_FIGURES)} FROM facts WHERE submission_seq = ? AND position = ?"
+        with self._reading() as db:
+            row = db.execute(query, (submission_seq, position)).fetchone()
+        return None if row is None else _read(row)
+
+    def timings(self, project_id: str, last: int = 500) -> list[Mapping[str, float]]:
+        """Milliseconds by stage of the interactions of the objects that were submitted last."""
+        query = (
+            "SELECT timings_ms FROM facts WHERE project_id = ? AND outcome != 'painted' "
+            "ORDER BY submission_seq DESC, position DESC LIMIT ?"
+        )
+        with self._reading() as db:
+            rows = db.execute(query, (project_id, last)).fetchall()
+        return [timings for (text,) in rows for timings in json.loads(text)]
+
+    def _count(self, db: sqlite3.Connection, project_id: str, task_id: str) -> None:
+        db.execute("DELETE FROM facts WHERE project_id = ? AND task_id = ?", (project_id, task_id))
+        marks = ", ".join("?" * len(_COLUMNS))
+        rows = [_row(fact) for fact in facts_of_task(self._journal, project_id, task_id)]
+        db.executemany(f"INSERT INTO facts ({', '.join(_COLUMNS)}) VALUES ({marks})", rows)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(self._open()) as db:
+                yield db
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"The insights in {self._path.name} cannot be read or written ({error}); the file "
+                "is derived from the journal and may be deleted."
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return _opened(self._path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise  # busy, read-only, full: the file itself is sound
+            for suffix in ("", "-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            return _opened(self._path)
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=30, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.executescript(_SCHEMA)
+        if _state(db, "version", str(VERSION)) != str(VERSION):
+            db.executescript("DROP TABLE facts; DELETE FROM state;" + _SCHEMA)
+        _set_state(db, "version", str(VERSION))
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _state(db: sqlite3.Connection, name: str, default: str) -> str:
+    row = db.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
+    return default if row is None else str(row[0])
+
+
+def _set_state(db: sqlite3.Connection, name: str, value: str) -> None:
+    if _state(db, name, "") != value:
+        db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, value))
+
+
+def _tasks_of(db: sqlite3.Connection, entry: Entry) -> list[Task]:
+    """Tasks whose rows an entry may change."""
+    record = entry.record
+    if isinstance(record, InteractionRecord):
+        task = (record.project_id, record.task_id)
+        known = "SELECT 1 FROM facts WHERE project_id = ? AND task_id = ? LIMIT 1"
+        return [task] if db.execute(known, task).fetchone() else []
+    if not isinstance(record, SubmissionRecord):
+        return []
+    # News of a deletion names no task, and a version may lie in another task than the one before.
+    of_annotation = "SELECT DISTINCT task_id FROM facts WHERE project_id = ? AND annotation_id = ?"
+    rows = db.execute(of_annotation, (record.project_id, record.annotation_id)).fetchall()
+    named = [] if record.task_id is None else [record.task_id]
+    return [(record.project_id, str(task_id)) for task_id in [*named, *(row[0] for row in rows)]]
+
+
+def _row(fact: ObjectFact) -> tuple[object, ...]:
+    values = {name: getattr(fact, name) for name in _COLUMNS}
+    values["submitted_at"] = fact.submitted_at.isoformat()
+    for name in ("ious", "gaps_s", "timings_ms"):
+        values[name] = json.dumps(values[name], separators=(",", ":"))
+    return tuple(values[name] for name in _COLUMNS)
+
+
+def _read(row: tuple[object, ...]) -> ObjectFact:
+    values = dict(zip(_FIGURES, row, strict=True))
+    values["submitted_at"] = datetime.fromisoformat(str(values["submitted_at"]))
+    for name in ("ious", "gaps_s"):
+        values[name] = _floats(str(values[name]))
+    return ObjectFact(**values)  # type: ignore[arg-type]
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    inside = text[1:-1]
+    return tuple(map(float, inside.split(","))) if inside else ()

@@ -1,0 +1,123 @@
+"""Rows out of a journal, and that they keep up with whatever happens to it."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from adaptation.errors import StoreError
+from adaptation.journal import Journal
+from backend.insights.facts import ObjectFact
+from backend.insights.store import FactStore
+from tests.backend.insights.kit import START, click_object, submit
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(f"sqlite:///{tmp_path}/journal.db") as opened:
+        yield opened
+
+
+def rows_of(journal: Journal, path: Path, project: str = "1") -> list[ObjectFact]:
+    store = FactStore(path, journal)
+    store.refresh()
+    return store.facts(project)
+
+
+def test_an_object_that_was_taken_as_shown(journal: Journal, tmp_path: Path) -> None:
+    click_object(journal, "a", [10, 30, 40])
+    submit(journal, "100", [("a-r2", 40)])
+    (fact,) = rows_of(journal, tmp_path / "insights.db")
+    assert fact.outcome == "as shown"
+    assert fact.ious == pytest.approx((0.25, 0.75, 1.0))
+    assert fact.gaps_s == (2.0, 2.0)
+    assert (fact.task_id, fact.annotation_id) == ("1", "100")
+    assert (fact.label, fact.annotator) == ("cell", "7")
+
+
+def test_edited_and_painted_objects_are_told_apart(journal: Journal, tmp_path: Path) -> None:
+    click_object(journal, "a", [20])
+    submit(journal, "100", [("a-r0", 40), ("own", 5)])
+    edited, painted = rows_of(journal, tmp_path / "insights.db")
+    assert edited.outcome == "edited" and edited.ious == pytest.approx((0.5,))
+    assert painted.outcome == "painted" and painted.ious == () and painted.n_prompts == 0
+
+
+def test_clicks_taken_back_count_once_and_breaks_are_no_work(
+    journal: Journal, tmp_path: Path
+) -> None:
+    click_object(journal, "a", [10, 20], every_s=500)  # longer than any pause at work
+    submit(journal, "100", [("a-r1", 20)])
+    (fact,) = rows_of(journal, tmp_path / "insights.db")
+    assert fact.n_prompts == 2 and fact.gaps_s == ()
+
+
+def test_deleted_replaced_and_late_news_change_the_rows(journal: Journal, tmp_path: Path) -> None:
+    store = FactStore(tmp_path / "insights.db", journal)
+    click_object(journal, "a", [10, 40])
+    submit(journal, "100", [("a-r1", 40)])
+    submit(journal, "101", [("late-r0", 30)], task="2")
+    assert store.refresh() == 2
+    assert [f.outcome for f in store.facts("1")] == ["as shown", "painted"]
+    click_object(journal, "late", [30], task="2")  # the clicks come after their submission
+    submit(journal, "100", [("a-r1", 20)], event="updated", at=START + timedelta(hours=1))
+    assert store.refresh() == 2
+    assert {f.annotation_id: f.outcome for f in store.facts("1")} == {
+        "100": "edited",
+        "101": "as shown",
+    }
+    submit(journal, "100", [], event="deleted", at=START + timedelta(hours=2))
+    store.refresh()
+    assert [f.annotation_id for f in store.facts("1")] == ["101"]
+    assert store.refresh() == 0
+    assert store.projects() == {"1": 1}
+
+
+def test_rows_kept_up_to_date_equal_a_full_recount(journal: Journal, tmp_path: Path) -> None:
+    rng = random.Random(3)
+    store = FactStore(tmp_path / "insights.db", journal)
+    for number in range(60):
+        name, task = f"o{number}", str(rng.randrange(8))
+        annotation = str(100 + rng.randrange(20))
+        at = START + timedelta(minutes=number)
+        match rng.randrange(5):
+            case 0:
+                submit(journal, annotation, [], event="deleted", at=at)
+            case 1:
+                submit(journal, annotation, [(f"own{number}", 9)], task=task, at=at)
+            case _:
+                click_object(journal, name, [5, 10, 40][: rng.randrange(1, 4)], task=task, at=at)
+                submit(journal, annotation, [(f"{name}-r0", 40)], task=task, at=at)
+        if rng.random() < 0.4:
+            store.refresh()
+    store.refresh()
+    fresh = FactStore(tmp_path / "fresh.db", journal)
+    fresh.refresh()
+    assert len(fresh.facts("1")) > 5
+    assert store.facts("1") == fresh.facts("1")
+    assert store.timings("1") == fresh.timings("1")
+    store.recount()
+    assert store.facts("1") == fresh.facts("1")
+
+
+def test_a_damaged_file_is_made_again(journal: Journal, tmp_path: Path) -> None:
+    click_object(journal, "a", [10])
+    submit(journal, "100", [("a-r0", 10)])
+    path = tmp_path / "insights.db"
+    path.write_bytes(b"this is no database" * 100)
+    assert len(rows_of(journal, path)) == 1
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE state SET value = '0' WHERE name = 'version'")
+    db.close()
+    assert len(rows_of(journal, path)) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told(journal: Journal, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"insights\.db cannot be read or written"):
+        FactStore(tmp_path / "file" / "insights.db", journal).refresh()

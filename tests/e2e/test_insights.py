@@ -1,0 +1,85 @@
+"""The insights page in a real browser: drawn, wide and narrow, light and dark, accessible."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from werkzeug.serving import make_server
+
+from adaptation.storage.album import Album
+from backend.server.app import create_app
+from tests.backend.insights.kit import SIZE, START, click_object, submit
+from tests.backend.service_kit import journal_of, png, running_service, settings_for
+from tests.e2e.browser import FOLDER, chromium_program, program
+
+pytestmark = pytest.mark.e2e
+
+N_OBJECTS = 60
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server with a project of sixty objects, which need fewer clicks as they go on."""
+    folder = tmp_path_factory.mktemp("insights")
+    content = png(np.full((*SIZE, 3), 120, np.uint8))
+    image_id = hashlib.sha256(content).hexdigest()
+    Album(folder / "images").keep(image_id, content)
+    with journal_of(folder) as journal:
+        for number in range(N_OBJECTS):
+            name, at = f"o{number}", START + timedelta(hours=2 * number)
+            widths = [*range(10, 40, 3 + number // 8), 40]
+            task = str(number // 3)
+            click_object(journal, name, widths, task=task, at=at, image_id=image_id)
+            taken = f"{name}-r{len(widths) - 1}"
+            submit(journal, f"{100 + number}", [(taken, 40)], task=task, at=at + timedelta(hours=1))
+    url = {"label_studio__public_urls": "http://127.0.0.1:8080"}
+    with running_service(folder) as service:
+        server = make_server("127.0.0.1", 0, create_app(settings_for(folder, **url), service))
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def look(url: str, width: int, colours: str, screenshot: Path) -> dict[str, Any]:
+    command = [program("node", "nodejs"), str(FOLDER / "page.js")]
+    arguments = [chromium_program(), url, str(width), colours, str(screenshot)]
+    done = subprocess.run(
+        [*command, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
+@pytest.mark.parametrize(("width", "colours"), [(1280, "light"), (390, "dark")])
+def test_the_page_is_drawn_and_fits(address: str, tmp_path: Path, width: int, colours: str) -> None:
+    shot = tmp_path / "page.png"
+    seen = look(f"{address}/insights/project/1", width, colours, shot)
+    assert seen["errors"] == [] and seen["violations"] == []
+    assert all(request.startswith(address) for request in seen["requests"])
+    assert seen["scrollWidth"] <= width, "nothing is cut off at the right"
+    assert len(seen["charts"]) == 3 and len(seen["pictures"]) == 12
+    assert all(pixels > 0 for pixels in seen["pictures"])
+    assert seen["links"][0].startswith("http://127.0.0.1:8080/projects/1/data?task=")
+    picture = cv2.imread(str(shot))
+    assert picture is not None
+    paper = picture[2, 2].astype(int)
+    assert (paper.mean() > 200) == (colours == "light")
+    for chart in seen["charts"]:
+        x, y, w, h = (round(chart[name]) for name in ("x", "y", "width", "height"))
+        part = picture[y : y + h, x : x + w].astype(int)
+        is_blue = part[..., 0] - part[..., 2] > 60
+        assert is_blue.mean() > 0.002, "bars or a line in the accent colour"
