@@ -19,10 +19,12 @@ Threads
 
     Each starts with its first work, or with the service, and ends in `SegmentationService.close`;
     `BaseWatcher` and `OnlineLearning` are told by an event that they shall end, the executors by
-    their shutdown.  Others come and go:
+    their shutdown.  Others run now and then, or only where a setting says so:
 
     - ``missed`` fetches annotations that were submitted while Strop did not run, at the start and
       after an outage (`MissedAnnotations`).
+    - ``proposals_0`` makes proposals for opened tasks and learns from what becomes of them, where
+      `proposals.is_on` says so (`OnlineProposals`).
     - ``spool`` waits for a journal that failed, and moves to it what was kept meanwhile
       (`SpoolingJournal`).
     - A timer ends each exchange with a slow host (`images.cutoff.Cutoff`);
@@ -37,6 +39,7 @@ Queues
     * `StateFiles`' executor: bounded; an object's newest state replaces one that waits.
     * `PrefetchQueue`: bounded; what was opened last comes first.
     * `AlbumWriter`'s executor: bounded; what finds it full is kept at the image's next click.
+    * `OnlineProposals`' executor: opened and submitted tasks, in the order of arrival.
     * `Prefetcher`'s executor: opened tasks whose successors are to be found.
 
 Locks, in the order in which one thread may take them; a lock is never awaited by who holds one
@@ -60,8 +63,8 @@ that stands below it
     Below all of these are locks that are held for a few lines that never wait: around the maps of
     `NewestWinsQueue`, `EmbeddingCache`, `EncodeGate`, `ImageLoader`, `ObjectStates`, `DrawnBoxes`,
     `AdapterStore`, `KnownImages`, `PrefetchQueue`, `AlbumWriter`, `StateFiles`,
-    `MissedAnnotations`, `Cutoff`, `SlowHosts`, the server's `GuessLimiter`, the stores' counters
-    and the recently used filters of `GuidedFilter`.
+    `MissedAnnotations`, `OnlineProposals`, `Cutoff`, `SlowHosts`, the server's `GuessLimiter`, the
+    stores' counters and the recently used filters of `GuidedFilter`.
 
 Learning stands behind clicks without holding any of these: `OnlineLearning.click` counts the clicks
 at work, and the thread that learns waits between two computations until there are none.  It reads
