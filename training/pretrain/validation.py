@@ -21,7 +21,8 @@ from adaptation.errors import SettingsError
 from adaptation.masks import iou
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import InteractivePredictor, ObjectState
-from adaptation.predictor.zoom import View, ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
+from adaptation.predictor.zoom import View
 from adaptation.simulation.annotator import Annotator, Rules
 from adaptation.simulation.metrics import carried_forward, clicks_needed
 from adaptation.storage.datasets import (
