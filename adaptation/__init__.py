@@ -3,7 +3,8 @@
 This package knows nothing of HTTP, Label Studio or the environment.  Its rooms, from the top; one
 imports only from those below it, never from its neighbours in a row:
 
-- ``learning``: a session's decoder weights, learned online
+- ``learning``, ``proposals``: a session's decoder weights, learned online; the regions before the
+  first click
 - ``predictor``, ``simulation``, ``journal``: the path of a click; who clicks when nobody does; what
   is kept of it
 - ``models``, ``masks``: SAM and its family; masks as regions, polygons and run lengths

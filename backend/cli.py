@@ -155,6 +155,24 @@ def prefetch(settings: Settings, project: int, unlabeled: bool) -> None:
 
 
 @strop.command()
+@settings_options("model", "device", "data_dir", "label_studio", "log_level")
+@click.option("--project", type=int, required=True, help="Number of the project in Label Studio.")
+def propose(settings: Settings, project: int) -> None:
+    """Store proposals in a project's unlabelled tasks.
+
+    They are predictions with a score, by which Label Studio can sort the tasks.
+
+    More of the finished objects, or anomalies (--set proposals.look_for=anomalies).  May be stopped
+    and started again: a task that has its proposals already is not looked at again.
+    """
+    from backend.commands.propose import propose_project
+
+    summary = propose_project(settings, project)
+    click.echo(str(summary))
+    sys.exit(1 if summary.n_failed else 0)
+
+
+@strop.command()
 @settings_options("data_dir", "log_level")
 @click.option("--out", required=True, help="A new folder.")
 @click.option("--format", type=click.Choice(["jsonl", "parquet"]), default="jsonl")
@@ -167,7 +185,7 @@ def export(settings: Settings, out: str, format: str, project: str | None) -> No
 
 
 @strop.command()
-@settings_options
+@settings_options("data_dir", "log_level")
 @click.option("--project", required=True, help="Number of the project.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file.")
 @click.option("--json", "as_json", is_flag=True, help="The figures, not the page.")

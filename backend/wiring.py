@@ -35,6 +35,9 @@ from backend.label_studio.client import LabelStudioClient, Transport
 from backend.learning.interface import Learning, NoLearning
 from backend.learning.manager import OnlineOptions
 from backend.learning.worker import OnlineLearning
+from backend.proposals.knowledge import KnowledgeOptions
+from backend.proposals.maker import MakerOptions, ProposalMaker
+from backend.proposals.online import OnlineProposals
 from backend.protocol import AnswerKind, AnswerStyle
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickOptions, PromptState, ServedModel
@@ -93,6 +96,7 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         keeper=_keeper(settings, images),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
+        proposals=_proposals(settings, first.sam, encoder, journal, client),
         max_pixels=_max_pixels(settings),
         client=client if settings.label_studio.token is not None else None,
     )
@@ -133,6 +137,41 @@ def _learning(
     )
     album = Album(settings.album_dir)
     return OnlineLearning(sam, encoder, journal, learner, options, album)
+
+
+def _proposals(
+    settings: Settings,
+    sam: PromptableSam,
+    encoder: Encoder,
+    journal: Journal,
+    client: LabelStudioClient | None,
+) -> OnlineProposals | None:
+    if not settings.proposals.is_on:
+        return None
+    return OnlineProposals(
+        ProposalMaker(sam, encoder, journal, proposal_options(settings)),
+        journal,
+        client,
+        next_tasks=settings.prefetch.next_tasks,
+        n_threads=threads_per_computation(settings),
+    )
+
+
+def proposal_options(settings: Settings) -> MakerOptions:
+    """How proposals are made."""
+    options = settings.proposals
+    return MakerOptions(
+        knowledge=KnowledgeOptions(
+            look_for=options.look_for,
+            mutual_from=options.mutual_from,
+            max_regions=options.max_regions,
+            min_score=options.min_score,
+        ),
+        label=options.label,
+        group_key=options.group_key,
+        zoom=options.zoom,
+        style=_style(settings),
+    )
 
 
 def _corrector(sam: PromptableSam, learner: LearnerSettings) -> Corrector | None:
@@ -261,17 +300,20 @@ def _ahead(
 
 
 def _click_options(settings: Settings) -> ClickOptions:
+    return ClickOptions(
+        max_clicks=settings.inference.max_clicks,
+        alternatives=settings.answers.alternatives,
+        decodes=settings.inference.decodes,
+        style=_style(settings),
+    )
+
+
+def _style(settings: Settings) -> AnswerStyle:
     answers = settings.answers
-    style = AnswerStyle(
+    return AnswerStyle(
         preferred=tuple(AnswerKind(kind) for kind in answers.kinds),
         polygon_tolerance=answers.polygon_tolerance,
         min_part_share=answers.min_part_share,
-    )
-    return ClickOptions(
-        max_clicks=settings.inference.max_clicks,
-        alternatives=answers.alternatives,
-        decodes=settings.inference.decodes,
-        style=style,
     )
 
 

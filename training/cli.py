@@ -12,6 +12,8 @@ from training.commands import (
     calibrate,
     dpo,
     evaluate,
+    evaluate_anomaly,
+    evaluate_similar,
     gate,
     nightly,
     preferences,
@@ -56,6 +58,8 @@ def main() -> None:
 main.add_command(calibrate.command)
 main.add_command(dpo.command)
 main.add_command(evaluate.command)
+main.add_command(evaluate_anomaly.command)
+main.add_command(evaluate_similar.command)
 main.add_command(preferences.command)
 main.add_command(pretrain.command)
 main.add_command(sft.command)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adaptation.errors import ImageError
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.zoom import View
@@ -63,6 +66,10 @@ class Encoder:
             return self._sam.embed(crop, image_id=image_id)
 
         return self._cache.get(self._key(image_id, view), encode, timeout_s=ENCODE_TIMEOUT_S)
+
+    def pixels(self, image: TaskImage) -> NDArray[np.uint8]:
+        """Its pixels, ``[H, W, 3]`` uint8 RGB; ImageError where it cannot be read."""
+        return self._images.load(image.image_ref, image.task_id).pixels
 
     def fill(self, image: TaskImage) -> bool:
         """Encode a whole image in the foreground; False where that was done before."""

@@ -276,6 +276,25 @@ class LabelStudioClient:
         (task_id,) = self.http.send_json("POST", path, [task])["task_ids"]
         return str(task_id)
 
+    def store_prediction(
+        self,
+        task_id: str | int,
+        result: Sequence[Mapping[str, Any]],
+        *,
+        score: float,
+        model_version: str,
+    ) -> None:
+        """Keep a prediction with a task, where annotators see it and can sort by its score.
+
+        Args:
+            task_id: The task.
+            result: Its regions.
+            score: In [0, 1].
+            model_version: That made it; predictions of one version are shown together.
+        """
+        body = {"task": int(task_id), "result": list(result), "score": score}
+        self.http.send_json("POST", "/api/predictions/", {**body, "model_version": model_version})
+
 
 def _number(value: str | int) -> int:
     """The number of a project or a task.

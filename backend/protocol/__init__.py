@@ -24,8 +24,11 @@ from backend.protocol.region_ids import RegionId, new_request_id
 from backend.protocol.render import (
     AnswerStyle,
     OfferedMask,
+    RegionTarget,
     render_answer,
     render_nothing,
+    render_prediction,
+    render_proposals,
 )
 from backend.protocol.submitted_regions import MAX_MASK_PIXELS, SubmittedRegion
 from backend.protocol.tasks import TaskRef
@@ -48,6 +51,7 @@ __all__ = [
     "ProtocolBox",
     "ProtocolClick",
     "RegionId",
+    "RegionTarget",
     "SetupRequest",
     "Submission",
     "SubmittedRegion",
@@ -62,4 +66,6 @@ __all__ = [
     "parse_webhook",
     "render_answer",
     "render_nothing",
+    "render_prediction",
+    "render_proposals",
 ]

@@ -18,7 +18,7 @@ from adaptation.masks import Mask, Polygon, bounding_box, mask_to_polygons
 from adaptation.types import Size
 from backend.protocol.brush_rle import encode_brush
 from backend.protocol.clicks import Clicked
-from backend.protocol.labeling import AnswerKind, Control
+from backend.protocol.labeling import AnswerKind, Control, LabelConfig
 from backend.protocol.predict import PredictRequest
 from backend.protocol.region_ids import RegionId
 
@@ -49,6 +49,23 @@ class OfferedMask:
 
     mask: Mask
     score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionTarget:
+    """Where a region is drawn and what it is.
+
+    Args:
+        to_name: The image's name in the labeling config.
+        label: The region's.
+        image_size: (H, W) of the image.
+        item_index: Which image, where the task's data holds a list of them.
+    """
+
+    to_name: str
+    label: str
+    image_size: Size
+    item_index: int | None = None
 
 
 def render_nothing(request: PredictRequest, model_version: str) -> Response:
@@ -97,12 +114,53 @@ def render_answer(
     for number, candidate in enumerate(candidates):
         _check_size(candidate.mask, clicked.image_size)
         region_id = RegionId(request_id=request_id, candidate=number)
-        found = _regions(clicked, control, candidate, region_id, style)
+        found = _regions(_target(clicked), control, candidate, region_id, style)
         if number == 0 and replaces is not None:
             found = _under_id(found, replaces)
         regions += found
     score = _score(candidates[0].score) if candidates else 0.0
     return _response(regions, score, model_version)
+
+
+def render_proposals(
+    label_config: LabelConfig,
+    proposed: Sequence[tuple[RegionTarget, OfferedMask]],
+    *,
+    request_id: str,
+    style: AnswerStyle = AnswerStyle(),
+) -> list[Response]:
+    """Proposals as the regions of one prediction, in the order in which they are given.
+
+    Args:
+        label_config: Has the controls; regions of labels without one are left out.
+        proposed: Where each lies, and its mask.
+        request_id: From `new_request_id`; region ids carry it and the proposal's number.
+        style: How masks become regions.
+    """
+    regions: list[Response] = []
+    for number, (target, offered) in enumerate(proposed):
+        control = label_config.find_answer_control(target.label, target.to_name, style.preferred)
+        if control is not None:
+            _check_size(offered.mask, target.image_size)
+            region_id = RegionId(request_id=request_id, candidate=number)
+            label = label_config.label_in(control, target.label, target.to_name)
+            target = replace(target, label=label)
+            regions += _regions(target, control, offered, region_id, style)
+    return regions
+
+
+def render_prediction(regions: list[Response], score: float, model_version: str) -> Response:
+    """The answer to an opened task: Label Studio keeps it, and the annotation starts from it."""
+    return _response(regions, _score(score), model_version)
+
+
+def _target(clicked: Clicked) -> RegionTarget:
+    return RegionTarget(
+        to_name=clicked.to_name,
+        label=clicked.label,
+        image_size=clicked.image_size,
+        item_index=clicked.item_index,
+    )
 
 
 def _response(regions: list[Response], score: float, model_version: str) -> Response:
@@ -122,7 +180,7 @@ def _score(score: float) -> float:
 
 
 def _regions(
-    clicked: Clicked,
+    target: RegionTarget,
     control: Control,
     candidate: OfferedMask,
     region_id: RegionId,
@@ -139,18 +197,18 @@ def _regions(
     if len(values) == 1:
         ids = [region_id]
     envelope = {
-        "to_name": clicked.to_name,
-        "original_width": clicked.image_size[1],
-        "original_height": clicked.image_size[0],
+        "to_name": target.to_name,
+        "original_width": target.image_size[1],
+        "original_height": target.image_size[0],
         "image_rotation": 0,
         "score": _score(candidate.score),
     }
-    if clicked.item_index is not None:
-        envelope["item_index"] = clicked.item_index
+    if target.item_index is not None:
+        envelope["item_index"] = target.item_index
     return [
         {**envelope, **result, "id": str(one)}
         for one, value in zip(ids, values, strict=True)
-        for result in _results(control, clicked.label, value)
+        for result in _results(control, target.label, value)
     ]
 
 

@@ -17,12 +17,14 @@ from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
 from backend.label_studio.client import LabelStudioClient
 from backend.learning.interface import Learning, NoLearning
+from backend.proposals.online import OnlineProposals
 from backend.protocol import (
     MAX_MASK_PIXELS,
     parse_label_config,
     parse_predict,
     parse_setup,
     render_nothing,
+    render_prediction,
 )
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickHandler, ClickOptions, PromptState, ServedModel
@@ -50,6 +52,7 @@ class SegmentationService:
         keeper: Keeps the images that were clicked on; None: they are not kept.
         options: How clicks are answered.
         max_waiting: Clicks in work and waiting, of all objects; more are refused.
+        proposals: Proposes regions in opened tasks; None: nothing is proposed.
         max_pixels: Of an image; submitted masks of larger ones are not decoded.
         client: Tells what was submitted while nobody listened; None: nobody is asked.
     """
@@ -67,13 +70,22 @@ class SegmentationService:
         keeper: AlbumWriter | None = None,
         options: ClickOptions | None = None,
         max_waiting: int = 28,
+        proposals: OnlineProposals | None = None,
         max_pixels: int = MAX_MASK_PIXELS,
         client: LabelStudioClient | None = None,
     ) -> None:
         learning = learning or NoLearning()
         self._journal, self._intake, self._ahead = journal, intake, ahead
         self._learning, self._keeper, self._memory = learning, keeper, memory
-        self._submissions = SubmissionHandler(journal, intake, memory, learning, max_pixels)
+        self._proposals = proposals
+        self._submissions = SubmissionHandler(
+            journal,
+            intake,
+            memory,
+            learning,
+            max_pixels,
+            None if proposals is None else proposals.finished,
+        )
         self._clicks = ClickHandler(
             served=ServedModel(interaction=interaction, learning=learning),
             encoder=encoder,
@@ -153,6 +165,11 @@ class SegmentationService:
                 return self._clicks.answer(request, request.clicked, watch, patience)
         if not request.is_interactive and self._ahead is not None:
             self._ahead.opened(request)
+        if not request.is_interactive and self._proposals is not None:
+            proposed = self._proposals.opened(request)
+            if proposed is not None:
+                record = proposed.record
+                return render_prediction(proposed.regions, record.score, record.version)
         return render_nothing(request, self.model_version)
 
     def webhook(self, body: object) -> None:
@@ -178,6 +195,8 @@ class SegmentationService:
             self._missed.stop(timeout_s)
         self._intake.close(timeout_s)
         self._submissions.close()
+        if self._proposals is not None:
+            self._proposals.stop()
         self._memory.states.close()
         self._learning.stop(timeout_s)
         if self._keeper is not None:

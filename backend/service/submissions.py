@@ -42,6 +42,7 @@ class SubmissionHandler:
         intake: Keeps messages also while the journal fails.
         memory: Of the objects in work; those of a submitted task are forgotten.
         learning: Learns from it.
+        finished: Told of every submission behind the reply, once it is kept; None: nobody is.
         max_pixels: Of an image whose masks are decoded.
     """
 
@@ -52,10 +53,12 @@ class SubmissionHandler:
         memory: PromptState,
         learning: Learning,
         max_pixels: int = MAX_MASK_PIXELS,
+        finished: Callable[[SubmissionRecord], None] | None = None,
     ) -> None:
         self._journal, self._intake = journal, intake
         self._memory, self._learning = memory, learning
         self._max_pixels = max_pixels
+        self._finished = finished
         self._n_failures: Counter[int] = Counter()
         self._behind = ThreadPoolExecutor(1, thread_name_prefix="submissions")
 
@@ -151,6 +154,8 @@ class SubmissionHandler:
         if receipt.is_new:
             links = self._journal.link(record) if receipt.needs_link else []
             self._learning.finished(record, links)
+            if self._finished is not None:
+                self._finished(record)
 
     def _failed(self, delivery: Delivery, error: Exception) -> None:
         """Try a message again with the next ones, but not for ever."""

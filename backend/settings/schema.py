@@ -333,6 +333,40 @@ class LearningSettings(Section):
     seed: int = Field(default=0, description="Of the learner's draws.")
 
 
+class ProposalSettings(Section):
+    """Regions proposed before the first click: more of what was labelled, or what looks wrong."""
+
+    is_on: bool = Field(
+        default=False,
+        description="Propose in opened tasks; `strop propose` works either way.",
+    )
+    look_for: Literal["similar", "anomalies"] = Field(
+        default="similar",
+        description="similar: more of the finished objects; anomalies: what has its like nowhere.",
+    )
+    label: OptionalText = Field(
+        default=None,
+        description="Label of proposed anomalies; empty: the first of the labeling config.",
+    )
+    group_key: OptionalText = Field(
+        default=None,
+        description="Key of the tasks' data naming their group (tile, patient); see the guide.",
+    )
+    min_score: float = Field(
+        default=0.5, ge=0, le=1, description="Less sure regions are not proposed."
+    )
+    max_regions: int = Field(default=20, ge=1, le=200, description="Proposals of one task at most.")
+    mutual_from: int = Field(
+        default=20,
+        ge=2,
+        description="Images from which anomalies are found by comparing them; below: within each.",
+    )
+    zoom: bool = Field(
+        default=False,
+        description="Draw small proposals on a crop around each: finer, an encoding a proposal.",
+    )
+
+
 class InsightsSettings(Section):
     """The page that shows what Strop does for a team."""
 
@@ -372,6 +406,7 @@ class Settings(Section):
     journal: JournalSettings = JournalSettings()
     sessions: SessionSettings = SessionSettings()
     learning: LearningSettings = LearningSettings()
+    proposals: ProposalSettings = ProposalSettings()
     insights: InsightsSettings = InsightsSettings()
 
     @property

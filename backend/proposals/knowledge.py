@@ -1,0 +1,184 @@
+"""What is known of one project: its images, its finished objects, what was accepted and rejected.
+
+Derived from the journal and the images; nothing here is kept on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from adaptation.masks import Mask
+from adaptation.models.sam import PromptableSam
+from adaptation.predictor.interactive import Encode
+from adaptation.proposals.features import default_features
+from adaptation.proposals.feedback import FeedbackSettings, References, TaughtGenerator
+from adaptation.proposals.interface import Context, Generator, ProposalImage
+from adaptation.proposals.memory import MemoryGenerator, MemorySettings, ObjectMemory
+from adaptation.proposals.mutual import MutualBank, MutualGenerator, MutualSettings
+from adaptation.proposals.proposer import Proposer, ProposerSettings
+from adaptation.proposals.refiner import Refiner, Region, ZoomRefiner, without_duplicates
+from adaptation.proposals.saliency import SaliencyGenerator
+from adaptation.proposals.similar import SimilarProposer, SimilarSettings
+
+LookFor = Literal["similar", "anomalies"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnowledgeOptions:
+    """What is looked for, and how much is proposed.
+
+    Args:
+        look_for: More of what was labelled, or what looks wrong.
+        mutual_from: Images from which anomalies are found by comparing them; below it, within
+            the image.
+        max_regions: Proposals of one image at most.
+        min_score: Less sure regions are not proposed.
+    """
+
+    look_for: LookFor = "similar"
+    mutual_from: int = 20
+    max_regions: int = 20
+    min_score: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Labelled:
+    """A region that somebody submitted: its label, and its mask ``[H, W]``."""
+
+    label: str
+    mask: Mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Proposed:
+    """A region to propose under a label."""
+
+    label: str
+    region: Region
+
+
+@dataclass(slots=True, eq=False)
+class ProjectKnowledge:
+    """One project's; for one thread at a time.
+
+    Args:
+        sam: The model.
+        refiner: Draws the masks.
+        options: What is looked for.
+    """
+
+    sam: PromptableSam
+    refiner: Refiner | ZoomRefiner
+    options: KnowledgeOptions
+    _memories: dict[str, ObjectMemory] = field(default_factory=dict)
+    _bank: MutualBank = field(init=False)
+    _references: References = field(init=False)
+    _saliency: SaliencyGenerator = field(init=False)
+
+    def __post_init__(self) -> None:
+        features = default_features(self.sam)
+        self._bank = MutualBank(features, MutualSettings())
+        self._references = References(features, FeedbackSettings())
+        self._saliency = SaliencyGenerator(features=features)
+
+    @property
+    def n_judged(self) -> int:
+        """Finished objects that are remembered; of anomalies, images that were judged."""
+        if self.options.look_for == "anomalies":
+            return len(self._references)
+        return sum(len(memory) for memory in self._memories.values())
+
+    def see(self, image: ProposalImage) -> None:
+        """An image of the project: others are compared with it."""
+        if self.options.look_for == "anomalies" and image.image_id not in self._bank:
+            self._bank.add(image)
+
+    def judge(
+        self, image: ProposalImage, labelled: Sequence[Labelled], rejected: Sequence[Mask]
+    ) -> None:
+        """Somebody submitted an image: its regions are examples, the rest of it is normal."""
+        if self.options.look_for == "anomalies":
+            base = self._generator().generate(image, Context()).score_map
+            if base is not None:
+                accepted = [item.mask for item in labelled]
+                self._references.judge(image, base, accepted=accepted, rejected=rejected)
+            return
+        for item in labelled:
+            if not item.mask.any():
+                continue
+            memory = self._memories.setdefault(
+                item.label,
+                ObjectMemory(int(self.sam.sam.prompt_encoder.embed_dim), MemorySettings()),
+            )
+            others = [o.mask for o in labelled if o.label == item.label]
+            excluded = others[0].copy()
+            for mask in others[1:]:
+                excluded |= mask
+            memory.add(image, item.mask, exclude=excluded, label=item.label)
+
+    def propose(
+        self,
+        image: ProposalImage,
+        label: str,
+        taken: Sequence[Mask] = (),
+        encode: Encode | None = None,
+    ) -> list[Proposed]:
+        """Regions to propose, best first.
+
+        Args:
+            image: The image.
+            label: That anomalies are proposed under; more of the same has its objects' own.
+            taken: Masks of what is labelled in the image already, or was rejected.
+            encode: Gives embeddings of crops.
+        """
+        context = Context(labelled=tuple(taken))
+        found = (
+            self._anomalies(image, label, context, encode)
+            if self.options.look_for == "anomalies"
+            else self._similar(image, context, encode)
+        )
+        return found[: self.options.max_regions]
+
+    def _anomalies(
+        self, image: ProposalImage, label: str, context: Context, encode: Encode | None
+    ) -> list[Proposed]:
+        generator = self._generator()
+        if len(self._references):
+            generator = TaughtGenerator(
+                base=generator, references=self._references, model=self._references.fit()
+            )
+        proposer = Proposer(
+            generator=generator,
+            refiner=self.refiner,
+            settings=ProposerSettings(min_score=self.options.min_score),
+            saliency=self._saliency,
+        )
+        found = proposer.propose(image, context, encode=encode)
+        return [Proposed(label=label, region=region) for region in found.regions]
+
+    def _generator(self) -> Generator:
+        """Images compared, where there are enough of them; else each within itself."""
+        if len(self._bank) >= self.options.mutual_from:
+            return MutualGenerator(bank=self._bank)
+        return self._saliency
+
+    def _similar(
+        self, image: ProposalImage, context: Context, encode: Encode | None
+    ) -> list[Proposed]:
+        by_mask: dict[int, str] = {}
+        regions: list[Region] = []
+        for label, memory in self._memories.items():
+            proposer = SimilarProposer(
+                generator=MemoryGenerator(memory=memory),
+                refiner=self.refiner,
+                settings=SimilarSettings(min_score=self.options.min_score),
+            )
+            for region in proposer.propose(image, context, encode=encode):
+                by_mask[id(region.mask)] = label
+                regions.append(region)
+        return [
+            Proposed(label=by_mask[id(region.mask)], region=region)
+            for region in without_duplicates(regions)
+        ]
