@@ -1,9 +1,10 @@
 """`strop backup` and `strop restore`: all that cannot be made again, in one file.
 
-A backup is a tar file with the journal (SQLite's), the images that were clicked on, what sessions
-learned and the promoted versions, and at its end a list of their SHA-256.  It is taken from a
-running server in the order in which one part stands on the next: a session never knows of clicks
-that the journal lacks, nor the journal of an image that is missing.
+A backup is a tar file with the journal (SQLite's) and its spool, the images that were clicked on,
+what sessions learned and the promoted versions, and at its end a list of their SHA-256.  It is
+taken from a running server in the order in which one part stands on the next: a session never knows
+of clicks that the journal lacks, nor the journal of an image that is missing.  What moves from the
+spool to the journal meanwhile is in both, and moving may be repeated.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from typing import IO
 from urllib.parse import unquote
 
 from adaptation.errors import InputError, SettingsError, StoreError
+from adaptation.storage.files import write_whole
+from backend.server.folder_lock import lock_folder
 from backend.settings import Settings
 
 LIST = "strop-backup.json"
 JOURNAL = "journal.db"
-PARTS = (JOURNAL, "sessions", "registry", "images")
+PARTS = (JOURNAL, "sessions", "registry", "spool", "images")
+SPOOL = "spool/spool.db"
 SQLITE = "sqlite:///"
 _CHUNK = 1 << 20
 
@@ -57,18 +61,16 @@ def make_backup(settings: Settings, out: Path) -> str:
         raise SettingsError(
             f"There is nothing to keep in {settings.data_dir}: name the folder with --data-dir."
         )
-    partial = out.with_name(f".{out.name}.partial")
+    counts: dict[str, int] = {}
+
+    def write(draft: Path) -> None:
+        with draft.open("xb") as file:
+            counts.update(_write(settings, journal, file))
+
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            counts = _write(settings, journal, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(out)
+        write_whole(out, write, durable=True)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"The backup to {out} failed: {error}; nothing was left behind.") from None
-    finally:
-        partial.unlink(missing_ok=True)
     kept = ", ".join(f"{count} files of {name}" for name, count in counts.items() if count)
     told = f"{out}: {kept}, {out.stat().st_size / 1e6:.1f} MB"
     return told if journal is not None else f"{told}. {_POSTGRES}"
@@ -90,24 +92,24 @@ def folders(settings: Settings) -> Mapping[str, Path]:
     return {
         "sessions": settings.adapters_dir,
         "registry": settings.registry_dir,
+        "spool": settings.spool_dir,
         "images": settings.album_dir,
     }
 
 
 def _write(settings: Settings, journal: Path | None, file: IO[bytes]) -> dict[str, int]:
-    counts = {"sessions": 0, "registry": 0, "journal": 0, "images": 0}
+    counts = {"sessions": 0, "registry": 0, "spool": 0, "journal": 0, "images": 0}
     digests: dict[str, str] = {}
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name, folder in folders(settings).items():
             if name == "images" and journal is not None and journal.exists():
+                digests[JOURNAL] = _add_database(archive, journal, JOURNAL)
                 counts["journal"] = 1
-                with tempfile.TemporaryDirectory(dir=Path(file.name).parent) as work:
-                    copy = _copy_database(journal, Path(work) / JOURNAL)
-                    digests[JOURNAL] = _add(archive, copy, JOURNAL)
             for path in _files(folder):
                 member = f"{name}/{path.relative_to(folder).as_posix()}"
+                add = _add_database if member == SPOOL else _add
                 try:
-                    digests[member] = _add(archive, path, member)
+                    digests[member] = add(archive, path, member)
                 except FileNotFoundError:  # the server has replaced or dropped it meanwhile
                     continue
                 counts[name] += 1
@@ -124,7 +126,8 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         is_whole = not any(part.startswith(".") for part in parts) and path.suffix != ".partial"
-        if path.is_file() and is_whole and path.name != "lock":
+        is_beside = path.name == "lock" or path.name.endswith(("-wal", "-shm", ".lock"))
+        if path.is_file() and is_whole and not is_beside:
             yield path
 
 
@@ -142,11 +145,16 @@ def _add(archive: tarfile.TarFile, path: Path, name: str) -> str:
     return digest.hexdigest()
 
 
-def _copy_database(path: Path, copy: Path) -> Path:
-    """A copy as of one moment, with what is still in the write-ahead log."""
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
-    return copy
+def _add_database(archive: tarfile.TarFile, path: Path, name: str) -> str:
+    """Append a database as of one moment, with what is in its write-ahead log; its digest."""
+    if not path.exists():
+        raise FileNotFoundError(path)
+    place = Path(str(archive.name)).parent if archive.name else Path()
+    with tempfile.TemporaryDirectory(dir=place) as work:
+        copy = Path(work) / path.name
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+            source.backup(target)
+        return _add(archive, copy, name)
 
 
 # Restoring ---------------------------------------------------------------------------------------
@@ -164,6 +172,7 @@ def restore_backup(settings: Settings, file: Path) -> str:
 
     Raises:
         InputError: There is something already, or the file is damaged or no backup.
+        SettingsError: A server has the data folder.
         StoreError: Something cannot be written.
     """
     places = _places(settings)
@@ -173,8 +182,8 @@ def restore_backup(settings: Settings, file: Path) -> str:
                 f"{place} exists already, and a backup replaces nothing: move it away, or name "
                 "another folder with --data-dir."
             )
+    held = lock_folder(settings.data_dir)
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix=".restore-") as work:
             restored = _unpack(file, Path(work))
             if JOURNAL in restored and JOURNAL not in places:
@@ -185,6 +194,8 @@ def restore_backup(settings: Settings, file: Path) -> str:
                 _move(Path(work) / name, places[name])
     except OSError as error:
         raise StoreError(f"{file} cannot be restored: {error}.") from None
+    finally:
+        os.close(held)
     return f"Restored {', '.join(restored)} into {settings.data_dir}."
 
 

@@ -8,6 +8,7 @@ once; one that has not sent its request in time is closed.  So no proxy is neede
 from __future__ import annotations
 
 import re
+import select
 import selectors
 import socket
 import time
@@ -109,12 +110,16 @@ class BufferedSocket:
         self._sock.settimeout(SEND_TIMEOUT_S if is_blocking else 0.0)
 
     def is_gone(self) -> bool:
-        """Whether the client has hung up: nobody waits for the answer."""
+        """Whether the client has hung up: nobody waits for the answer.  Never waits itself."""
+        looked = select.poll()
         try:
-            return self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except (BlockingIOError, InterruptedError):
+            looked.register(self._sock, select.POLLIN)
+            if not looked.poll(0):  # a socket with a time-out waits, whatever recv is told
+                return False
+            return self._sock.recv(1, socket.MSG_PEEK) == b""
+        except (BlockingIOError, InterruptedError, TimeoutError):
             return False
-        except OSError:
+        except (OSError, ValueError):
             return True
 
 

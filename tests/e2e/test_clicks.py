@@ -20,7 +20,7 @@ from tests.e2e.demo import ROOT, Demo, eventually
 
 pytestmark = pytest.mark.e2e
 
-SAMPLES = ROOT / "backend" / "demo" / "samples"
+SAMPLES = ROOT / "backend" / "commands" / "demo" / "samples"
 
 
 def interactions(demo: Demo, task_id: str) -> list[InteractionRecord]:
@@ -300,3 +300,31 @@ def test_no_secret_reaches_a_log(demo: Demo) -> None:
     for name in ("strop.log", "label-studio.log"):
         text = (demo.folder / name).read_text()
         assert text and not any(secret in text for secret in secrets)
+
+
+TOOL = """(() => {
+    const names = window.Htx.annotationStore.selected.names;
+    const chosen = [...names.values()].flatMap(tag => (tag.children || []).filter(c => c.selected));
+    const tool = names.get('image').getToolsManager().findSelectedTool();
+    return [tool && tool.fullName, chosen.map(label => label._value || label.value)];
+})()"""
+
+
+def test_a_point_and_a_box_are_reached_by_the_keys_that_people_are_told(
+    demo: Demo, browser: Browser
+) -> None:
+    task = demo.task("nuclei-stained")
+    browser.open_task(demo.project_id, task.task_id)
+    for label, tool, wanted in (
+        ("1", "k", "KeyPointTool-dynamic"),
+        ("4", "r", "RectangleTool-dynamic"),
+        ("1", "k", "KeyPointTool-dynamic"),
+    ):
+        browser.press(label)
+        browser.press(tool)
+        assert browser.evaluate(TOOL) == [wanted, ["Object"]]
+    browser.press("4")
+    browser.press("r")
+    assert browser.draw_box(30, 30, 60, 70) == []
+    assert interactions(demo, task.task_id)[-1].prompt.box is not None
+    assert_journaled(interactions(demo, task.task_id)[-1], the_suggestion(browser))

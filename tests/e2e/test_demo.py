@@ -20,7 +20,7 @@ def test_it_says_where_to_go_who_to_be_and_how_to_click(demo: Demo) -> None:
     assert email in demo.output and password in demo.output
     assert "making its database, step" in demo.output  # minutes pass, and something is said
     assert f"@127.0.0.1:{demo.backend_url.rsplit(':', 1)[1]}" in demo.output
-    for word in ("Auto-Annotation", "Auto-Accept", "Alt+click", "Ctrl-C"):
+    for word in ("Auto-Annotation", "Auto-Accept", "Alt+click", "then R", "Ctrl-C"):
         assert word in demo.output
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from adaptation.errors import SettingsError, StoreError
 from adaptation.storage.datasets import FolderSet, open_sets
+from adaptation.storage.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +94,10 @@ def _quality_for(sets: Sequence[FolderSet], max_mb: float) -> int:
 
 
 def _write(sets: Sequence[FolderSet], target: Path, quality: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_suffix(".tmp")
+    write_whole(target, lambda draft: _fill(sets, draft, quality))
+
+
+def _fill(sets: Sequence[FolderSet], draft: Path, quality: int) -> None:
     with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as file:
         for dataset in sets:
             for name in _ASIDE:
@@ -106,7 +109,6 @@ def _write(sets: Sequence[FolderSet], target: Path, quality: int) -> None:
             for stem in dataset.stems:
                 for name, content in _scene(dataset, stem, quality):
                     file.writestr(f"{dataset.root.name}/{name}", content)
-    draft.replace(target)
 
 
 def _parts(dataset: FolderSet) -> dict[str, Any]:

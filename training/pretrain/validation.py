@@ -21,7 +21,8 @@ from adaptation.errors import SettingsError
 from adaptation.masks import iou
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import InteractivePredictor, ObjectState
-from adaptation.predictor.zoom import View, ZoomSettings
+from adaptation.predictor.settings import ZoomSettings
+from adaptation.predictor.zoom import View
 from adaptation.simulation.annotator import Annotator, Rules
 from adaptation.simulation.metrics import carried_forward, clicks_needed
 from adaptation.storage.datasets import (
@@ -134,13 +135,13 @@ def click_through(
 ) -> list[float]:
     """Click one object as the evaluation's central annotator does; the IoU after every click."""
     image, truth = dataset.image(ref.stem), dataset.mask(ref)
-    encode = _Views(predictor.sam, image)
+    encode, size = _Views(predictor.sam, image), (truth.shape[0], truth.shape[1])
     annotator = Annotator(truth, _RULES, name=f"{ref.stem}/{ref.label}")
     annotator.begin()
     ious: list[float] = []
     state: ObjectState | None = None
     while True:
-        answer = predictor.answer(encode, truth.shape, annotator.clicks, None, state)
+        answer = predictor.answer(encode, size, annotator.clicks, None, state)
         mask, state = predictor.mask(answer), answer.state
         ious.append(iou(mask, truth))
         if ious[-1] >= _RULES.target or not annotator.reply(mask):

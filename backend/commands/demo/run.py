@@ -27,11 +27,11 @@ START_TIMEOUT_S = 600.0
 HOW_TO_CLICK = """\
 How to click:
   1. Open a task. At the bottom, switch Auto-Annotation on and leave Auto-Accept off.
-  2. Press 1 for a label, then M for the Auto-Detect tool (without M nothing happens), and click on
+  2. Press 1 for a label, then K for the Auto-Detect tool (without K nothing happens), and click on
      an object: a mask appears.
   3. Mend it: press 1 and click where it lacks something; 1 and Alt+click where it has too much.
   4. Accept it with the tick at the bottom, go on with the next object, and Submit at the end.
-@@BOX@@
+  5. A box instead: the box's label ({box_key} here), then R, and drag. Back to clicks: 1, then K.
 
 What to watch: the second project, a dozen images of metal powder. Click on some ten particles of
 the first image, mend and accept each, and Submit. Strop learns from every one of them; from image
@@ -197,6 +197,6 @@ Ready after {elapsed_s:.0f} s.
             log  {options.folder / "strop.log"}
   Simulate  strop simulate --data FOLDER --url {backend.replace("//", f"//{login}", 1)}
 
-{HOW_TO_CLICK}
+{HOW_TO_CLICK.format(box_key=len(KINDS.labels) + 1)}
 
 Ctrl-C stops both; your work stays in {options.folder}."""

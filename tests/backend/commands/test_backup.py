@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
 import tarfile
 from contextlib import closing
@@ -14,6 +15,7 @@ import pytest
 from adaptation.errors import InputError, SettingsError
 from adaptation.journal import Journal, SubmissionRecord
 from backend.commands.backup import LIST, make_backup, restore_backup
+from backend.server.folder_lock import lock_folder
 from backend.settings import Settings, load_settings
 
 
@@ -46,6 +48,11 @@ def kept(tmp_path: Path) -> Settings:
         path = settings.data_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+    settings.spool_dir.mkdir()
+    with closing(sqlite3.connect(settings.spool_dir / "spool.db")) as spool:
+        spool.execute("CREATE TABLE waiting (click TEXT)")
+        spool.execute("INSERT INTO waiting VALUES ('acknowledged')")
+        spool.commit()
     return settings
 
 
@@ -53,7 +60,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith("journal.db")
+        if path.is_file() and path.suffix != ".db" and path.name != "server.lock"
     }
 
 
@@ -69,6 +76,18 @@ def test_what_comes_back_is_what_was_kept(kept: Settings, tmp_path: Path) -> Non
     }
     with Journal(there.journal_url, create=False) as journal:
         assert journal.counts()["submissions"] == 1
+    with closing(sqlite3.connect(there.spool_dir / "spool.db")) as spool:
+        assert spool.execute("SELECT click FROM waiting").fetchall() == [("acknowledged",)]
+
+
+def test_a_server_that_runs_is_not_restored_under(tmp_path: Path, kept: Settings) -> None:
+    make_backup(kept, tmp_path / "strop.tar")
+    there = settings_of(tmp_path / "elsewhere")
+    there.data_dir.mkdir()
+    lock = lock_folder(there.data_dir)
+    with pytest.raises(SettingsError):
+        restore_backup(there, tmp_path / "strop.tar")
+    os.close(lock)
 
 
 def test_the_journal_is_copied_while_it_is_being_written(kept: Settings, tmp_path: Path) -> None:
