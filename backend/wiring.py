@@ -166,6 +166,7 @@ def proposal_options(settings: Settings) -> MakerOptions:
             mutual_from=options.mutual_from,
             max_regions=options.max_regions,
             min_score=options.min_score,
+            max_area=options.max_area,
         ),
         label=options.label,
         group_key=options.group_key,
