@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,20 +85,22 @@ def test_an_object_that_failed_is_learned_later_though_newer_ones_were(
 ) -> None:
     monkeypatch.setattr(worker, "MISSED_WAITS_S", (0.2, 0.2))
     with learning_service(tmp_path) as service:
-        failures = iter([True])
+        is_back, away = threading.Event(), list[str]()
 
         def unsteady(embedding: Embedding) -> Embedding:
-            if next(failures, False):
+            away[:] = away or [embedding.image_id]
+            if embedding.image_id == away[0] and not is_back.is_set():
                 raise ImageError("its host is away")
             return embedding
 
         learn_from_spoiled_images(service, tmp_path).spoil = unsteady
         draw(service, 0)
         draw(service, 1)
-        until(lambda: sorted(learned(tmp_path)) == ["100", "101"])
+        until(lambda: learned(tmp_path) == ["101"])
+        is_back.set()
+        until(lambda: learned(tmp_path) == ["101", "100"])
         rest(service)
-        time.sleep(0.3)
-        assert learned(tmp_path) == ["101", "100"]
+        assert learned(tmp_path) == ["101", "100"], "and once only"
 
 
 def test_what_failed_is_found_at_the_next_start(
