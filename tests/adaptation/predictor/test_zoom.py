@@ -18,7 +18,7 @@ from adaptation.predictor.zoom import (
     first_view,
     move_logits,
 )
-from adaptation.types import Box, Click
+from adaptation.types import Box, as_clicks
 
 SETTINGS = ZoomSettings()
 SIZE = (800, 1000)
