@@ -185,7 +185,7 @@ def export(settings: Settings, out: str, format: str, project: str | None) -> No
 
 
 @strop.command()
-@settings_options
+@settings_options("data_dir", "log_level")
 @click.option("--project", required=True, help="Number of the project.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file.")
 @click.option("--json", "as_json", is_flag=True, help="The figures, not the page.")
