@@ -141,15 +141,15 @@ def test_pixels_that_the_source_never_saw_are_background() -> None:
 
 @pytest.mark.parametrize("size", [(100, 20_000), (100, 1600)])
 def test_the_first_click_in_a_thin_frame_sees_the_piece_around_it(size: tuple[int, int]) -> None:
-    click, stray = Click(x=700, y=50), Click(x=5, y=5, is_positive=False)
-    assert first_view((click, stray), size, SETTINGS) == View(500, 0, 900, 100)
-    tall = Click(x=50, y=700)
-    assert first_view((tall,), size[::-1], SETTINGS) == View(0, 500, 100, 900)
-    assert first_view((Click(x=0, y=50),), size, SETTINGS) == View(0, 0, 400, 100)
+    clicks = as_clicks([(700, 50, True), (5, 5, False)])
+    assert first_view(clicks, size, SETTINGS) == View(500, 0, 900, 100)
+    tall = as_clicks([(50, 700, True)])
+    assert first_view(tall, size[::-1], SETTINGS) == View(0, 500, 100, 900)
+    assert first_view(as_clicks([(0, 50, True)]), size, SETTINGS) == View(0, 0, 400, 100)
 
 
 def test_the_first_click_sees_the_whole_of_other_frames() -> None:
-    click = (Click(x=70, y=50),)
+    click = as_clicks([(70, 50, True)])
     assert first_view(click, SIZE, SETTINGS) == FULL
     assert first_view(click, (100, 1599), SETTINGS) == View.full((100, 1599))
     assert first_view(click, (100, 9999), ZoomSettings(is_on=False)) == View.full((100, 9999))
