@@ -15,6 +15,7 @@ from adaptation.predictor.zoom import (
     choose_view,
     clicks_in_view,
     extent_of,
+    first_view,
     move_logits,
 )
 from adaptation.types import Box, as_clicks
@@ -136,3 +137,27 @@ def test_pixels_that_the_source_never_saw_are_background() -> None:
     assert (moved[8:] == OUTSIDE_LOGIT).all()  # padding
     assert (moved[:4] == OUTSIDE_LOGIT).all() and (moved[4:8, 8:] == OUTSIDE_LOGIT).all()
     assert (moved[4:8, 4:8] == 7.0).all()
+
+
+@pytest.mark.parametrize("size", [(100, 20_000), (100, 1600)])
+def test_the_first_click_in_a_thin_frame_sees_the_piece_around_it(size: tuple[int, int]) -> None:
+    click, stray = Click(x=700, y=50), Click(x=5, y=5, is_positive=False)
+    assert first_view((click, stray), size, SETTINGS) == View(500, 0, 900, 100)
+    tall = Click(x=50, y=700)
+    assert first_view((tall,), size[::-1], SETTINGS) == View(0, 500, 100, 900)
+    assert first_view((Click(x=0, y=50),), size, SETTINGS) == View(0, 0, 400, 100)
+
+
+def test_the_first_click_sees_the_whole_of_other_frames() -> None:
+    click = (Click(x=70, y=50),)
+    assert first_view(click, SIZE, SETTINGS) == FULL
+    assert first_view(click, (100, 1599), SETTINGS) == View.full((100, 1599))
+    assert first_view(click, (100, 9999), ZoomSettings(is_on=False)) == View.full((100, 9999))
+
+
+def test_the_view_of_a_long_object_in_a_thin_frame_grows_with_it() -> None:
+    size, view = (100, 20_000), View(500, 0, 900, 100)
+    grown = choose_view(Box(x0=500, y0=30, x1=900, y1=60), size, view, SETTINGS)
+    assert grown == View(340, 0, 1060, 100)
+    nearly_all = Box(x0=500, y0=30, x1=10_000, y1=60)
+    assert choose_view(nearly_all, size, view, SETTINGS) == View.full(size)

@@ -26,6 +26,7 @@ from backend.embeddings.encoder import Encoder
 from backend.images.loader import ImageIdentity, TaskImage
 from backend.service.clicks import PromptState
 from backend.service.prompt_state import DrawnBoxes, ObjectStates
+from backend.service.request_queue import NewestWinsQueue
 from backend.service.service import BusyError, SegmentationService
 from backend.wiring import build_embeddings, build_images
 from tests.backend.making import until
@@ -327,15 +328,19 @@ def test_clicks_on_two_images_at_once_get_the_masks_of_one_after_the_other(
 
 
 def test_the_newest_click_wins_and_those_between_are_not_computed(
-    service: SegmentationService, sam: WatchedSam, tmp_path: Path
+    sam: WatchedSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clicks = points((30, 60), (40, 50), (20, 20), (70, 20))
-    turns = service._clicks._turns
-    with ThreadPoolExecutor(4) as pool, sam.held():
+    clicks, turns = points((30, 60), (40, 50), (20, 20), (70, 20)), NewestWinsQueue()
+    monkeypatch.setattr("backend.service.clicks.NewestWinsQueue", lambda: turns)
+    with (
+        running_service(tmp_path, sam) as service,
+        ThreadPoolExecutor(4) as pool,
+        sam.held(),
+    ):
         futures = []
         for n in range(1, 5):
             futures.append(pool.submit(service.predict, click_on(IMAGE, *clicks[:n])))
-            until(lambda n=n: turns.n_present() == n)
+            until(lambda n=n: len(turns) == n)
         assert sam.entered.wait(10)
         sam.may_go_on.set()
         answers = [future.result(20) for future in futures]
