@@ -28,7 +28,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 # library -> the only modules and rooms that may import it
 DOORS = {
     "flask": {"backend/server"},
-    "gunicorn": {"backend/server/gunicorn_app.py"},
+    "gunicorn": {"backend/server/gunicorn_app.py", "backend/server/buffering.py"},
     "werkzeug": {"backend/server"},
     "label_studio_sdk": {"backend/protocol"},
     "sqlalchemy": {"adaptation/journal"},
