@@ -58,6 +58,9 @@ doctor: $(TO_SERVE)  ## Check the set-up, a line for each finding (ARGS="--fix -
 shell: $(TO_SERVE)  ## A shell in which `strop` and `strop-train` are found
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $${SHELL:-sh} || true
 
+.PHONY: prepare
+prepare: $(TO_SERVE)  ## Install what serving needs into .venv, and nothing else
+
 .PHONY: wheel
 wheel: $(TO_SERVE)  ## Make dist/strop-*.whl, for pipx and `uv tool install`
 	$(BIN)/python -m hatchling build --target wheel

@@ -74,7 +74,7 @@ def settings_options(*flags: str) -> Callable[[Command], Command]:
         def with_settings(config: Path | None, assignments: tuple[str, ...], **options: Any) -> Any:
             from backend.settings import load_settings
 
-            given = {_FLAGS[name][0]: options.pop(name) for name in flags}
+            given = {_FLAGS[name][0]: options.pop(name) for name in _FLAGS}
             settings = load_settings(config, given, assignments=assignments)
             configure_logging(settings.log_level)
             return command(settings=settings, **options)
@@ -107,8 +107,9 @@ def _options(names: Sequence[str]) -> list[Callable[[Any], Any]]:
             name,
             metavar="VALUE",
             help=f"{_FLAGS[name][1]} [{_FLAGS[name][0]}]",
+            hidden=name not in names,  # of no use to the command, but taken as it always was
         )
-        for name in names
+        for name in _FLAGS
     ]
     return [config, assignments, *flags]
 
@@ -185,7 +186,7 @@ def export(settings: Settings, out: str, format: str, project: str | None) -> No
 
 
 @strop.command()
-@settings_options
+@settings_options("data_dir", "log_level")
 @click.option("--project", required=True, help="Number of the project.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file.")
 @click.option("--json", "as_json", is_flag=True, help="The figures, not the page.")

@@ -34,7 +34,7 @@ from backend.insights.store import FactStore
 from backend.label_studio.client import LabelStudioClient, Transport
 from backend.learning.interface import Learning, NoLearning
 from backend.learning.manager import OnlineOptions
-from backend.learning.worker import OnlineLearning
+from backend.learning.worker import KnownImages, OnlineLearning
 from backend.proposals.knowledge import KnowledgeOptions
 from backend.proposals.maker import MakerOptions, ProposalMaker
 from backend.proposals.online import OnlineProposals
@@ -135,8 +135,8 @@ def _learning(
         merge=settings.learning.merge,
         seed=settings.learning.seed,
     )
-    album = Album(settings.album_dir)
-    return OnlineLearning(sam, encoder, journal, learner, options, album)
+    images = KnownImages(encoder, Album(settings.album_dir))
+    return OnlineLearning(sam, images, journal, learner, options)
 
 
 def _proposals(
@@ -166,6 +166,7 @@ def proposal_options(settings: Settings) -> MakerOptions:
             mutual_from=options.mutual_from,
             max_regions=options.max_regions,
             min_score=options.min_score,
+            max_area=options.max_area,
         ),
         label=options.label,
         group_key=options.group_key,

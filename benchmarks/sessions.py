@@ -7,7 +7,7 @@ Two whole services share one model, one of them learns.  Both are asked the same
 that whatever else the machine does hits both; what counts are the ratios.  Every session of the
 learning one has weights of its own (random, of full size).  Then the same with a memory for a
 quarter of the sessions only, where most clicks find theirs on the disk, and once more while
-finished masks are being taught behind the clicks.
+sessions are trained on finished masks behind the clicks.
 """
 
 from __future__ import annotations
@@ -148,21 +148,21 @@ def running(sam: PromptableSam, *, is_on: bool, **learning: object) -> Iterator[
 
 
 def learning_of(side: Side) -> OnlineLearning:
-    found = side.service._learning
+    found = side.service.served.learning
     assert isinstance(found, OnlineLearning)
     return found
 
 
 def fill(side: Side, sam: PromptableSam, n_sessions: int) -> None:
     """Give every session weights of its own, as if it had learned."""
-    shelf = learning_of(side)._manager._adapters
+    adapters = learning_of(side).adapters
     for task in range(n_sessions):
         generator = torch.Generator().manual_seed(task)
         deltas = {
             name: (1e-4 * torch.randn(value.shape, generator=generator)).half()
             for name, value in sam.decoder_parameters().items()
         }
-        shelf.publish(f"project-1-task-{task}", Adapter(deltas, sam.decoder_id))
+        adapters.publish(f"project-1-task-{task}", Adapter(deltas, sam.decoder_id))
 
 
 def memory_mb() -> float:
@@ -189,7 +189,7 @@ def measure_memory(sam: PromptableSam, n_sessions: int) -> dict[str, Any]:
         before = memory_mb()
         fill(side, sam, n_sessions)
         taken = memory_mb() - before
-        assert len(learning_of(side)._manager._adapters) == n_sessions
+        assert len(learning_of(side).adapters) == n_sessions
     adapter_mb = 2 * sum(v.nelement() for v in sam.decoder_parameters().values()) / 1e6
     return {
         "sessions": n_sessions,
@@ -221,7 +221,7 @@ def measure_clicks(
 def measure_taught(
     sam: PromptableSam, images: list[str], args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Clicks while one finished mask after the other is taught behind them."""
+    """Clicks while sessions are trained on one finished mask after the other."""
     with running(sam, is_on=False) as off, running(sam, is_on=True) as on:
         for number in range(args.taught):
             wait_for_rest(on)
@@ -234,7 +234,7 @@ def measure_taught(
 
 
 def wait_for_rest(side: Side) -> None:
-    """Wait until nothing is taught and nobody thinks."""
+    """Wait until no session is trained."""
     while not learning_of(side).idle():
         time.sleep(0.05)
 
@@ -286,7 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--sessions", type=int, default=200)
     parser.add_argument("--objects", type=int, default=60, help="objects that are clicked on")
-    parser.add_argument("--taught", type=int, default=8, help="objects that are taught")
+    parser.add_argument("--taught", type=int, default=8, help="objects that are trained on")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)

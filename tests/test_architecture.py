@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("adaptation", "backend", "training")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 MODULES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 # library -> the only modules and rooms that may import it
 DOORS = {
     "flask": {"backend/server"},
-    "gunicorn": {"backend/server/gunicorn_app.py"},
+    "gunicorn": {"backend/server/gunicorn_app.py", "backend/server/buffering.py"},
     "werkzeug": {"backend/server"},
     "label_studio_sdk": {"backend/protocol"},
     "sqlalchemy": {"adaptation/journal"},
@@ -73,6 +81,51 @@ def test_the_import_contracts_are_kept() -> None:
     command = [sys.executable, "-c", program, "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+# The picture
+
+
+def contracted() -> tuple[set[str], set[tuple[str, str]]]:
+    """Rooms, and arrows from each to those of the next lower layer, as the contracts have them."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    rooms, arrows = set(), set()
+    for contract in settings["contracts"]:
+        if contract["type"] != "layers":
+            continue
+        (prefix,) = [f"{name}." for name in contract.get("containers", [])] or [""]
+        layers = [
+            [prefix + room.strip() for room in layer.split("|")] for layer in contract["layers"]
+        ]
+        rooms |= {room for layer in layers for room in layer if prefix}
+        arrows |= {(a, b) for upper, lower in pairwise(layers) for a in upper for b in lower}
+    return rooms, arrows
+
+
+def drawn() -> set[tuple[str, str]]:
+    (picture,) = re.findall(r"^```mermaid\n(.*?)^```", ARCHITECTURE, re.MULTILINE | re.DOTALL)
+    return set(re.findall(r"^ +([\w.]+) --> ([\w.]+)$", picture, re.MULTILINE))
+
+
+def test_the_picture_shows_the_contracts() -> None:
+    rooms, arrows = contracted()
+    assert drawn() == arrows
+    assert {room for arrow in drawn() for room in arrow} == rooms | set(PACKAGES)
+
+
+def test_the_rooms_of_the_picture_are_there_and_say_what_they_are() -> None:
+    for room in contracted()[0]:
+        path = ROOT / room.replace(".", "/")
+        module = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        assert ast.get_docstring(ast.parse(module.read_text())), room
+
+
+@pytest.mark.parametrize("way", ["a click", "a submission", "a preference pair"])
+def test_the_files_of_a_way_are_there(way: str) -> None:
+    section = ARCHITECTURE.split(f"\n## The way of {way}\n")[1].split("\n## ")[0]
+    files = re.findall(r"`([\w/]+\.py)`", section)
+    assert len(files) > 10
+    assert not [file for file in files if not (ROOT / file).is_file()]
 
 
 @pytest.mark.parametrize("name", PACKAGES)

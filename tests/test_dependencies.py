@@ -5,9 +5,14 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("adaptation", "backend", "training")
@@ -19,13 +24,15 @@ PART_OF = {"pydantic-core": "pydantic", "urllib3": "requests", "werkzeug": "flas
 
 def declared() -> set[str]:
     """Names of the distributions that Strop asks for, with all extras but the developers'."""
-    requirements = metadata.requires("strop") or []
-    wanted = (r for r in requirements if not re.search(r"extra == ['\"]dev['\"]", r))
+    # From the file: what an editable installation knows may be older.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {name: r for name, r in project["optional-dependencies"].items() if name != "dev"}
+    wanted = [*project["dependencies"], *(line for lines in extras.values() for line in lines)]
     return {re.split(r"[^A-Za-z0-9._-]", r)[0].lower().replace("_", "-") for r in wanted}
 
 
-def imported_modules() -> Iterator[str]:
-    for path in (path for name in PACKAGES for path in (ROOT / name).rglob("*.py")):
+def imported_modules(packages: Sequence[str] = PACKAGES) -> Iterator[str]:
+    for path in (path for name in packages for path in (ROOT / name).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 yield from (alias.name.split(".")[0] for alias in node.names)
@@ -35,9 +42,9 @@ def imported_modules() -> Iterator[str]:
                 yield from (a.value for a in node.args if isinstance(a, ast.Constant))
 
 
-def imported() -> set[str]:
+def imported(packages: Sequence[str] = PACKAGES) -> set[str]:
     """Names of the distributions that our packages import, at the top or inside a function."""
-    foreign = set(imported_modules()) - sys.stdlib_module_names - set(PACKAGES)
+    foreign = set(imported_modules(packages)) - sys.stdlib_module_names - set(PACKAGES)
     owners = owners_of_modules()
     assert not foreign - owners.keys(), "imported, but not installed here"
     return {PART_OF.get(owners[module], owners[module]) for module in foreign}
@@ -61,3 +68,9 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_what_is_declared_is_imported() -> None:
     assert not declared() - imported() - IMPORTED_BY_OTHERS
+
+
+def test_what_serving_imports_is_installed_to_serve() -> None:
+    lock = (ROOT / "requirements" / "serve.lock").read_text()
+    locked = set(re.findall(r"^([a-z0-9][a-z0-9._-]*)", lock, flags=re.MULTILINE))
+    assert not imported(("adaptation", "backend")) - locked

@@ -18,6 +18,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 # What our environments hold: only of these the metadata is at hand without a network.
@@ -68,6 +73,29 @@ def test_what_is_asked_for_is_locked(name: str) -> None:
     names = {canonicalize_name(r.name) for r in requirements}
     wanted = {canonicalize_name(w.name) for r in requirements for w in asked_for(r)}
     assert not wanted - names
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"),
+    [
+        ("serve.lock", ("export", "mobile-sam", "postgres")),
+        ("dev.lock", ("export", "mobile-sam", "postgres", "train", "dev")),
+    ],
+)
+def test_what_strop_itself_declares_is_locked(name: str, extras: tuple[str, ...]) -> None:
+    # From the file: what an editable installation knows may be older.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = list(project["dependencies"])
+    lines += [line for extra in extras for line in project["optional-dependencies"][extra]]
+    wanted = [Requirement(line) for line in lines]
+    pins = {canonicalize_name(r.name): r for r in locked(ROOT / "requirements" / name)}
+    for requirement in wanted:
+        if requirement.name == "strop":
+            continue
+        pinned = pins[canonicalize_name(requirement.name)]
+        (pin,) = pinned.specifier
+        assert pin.version in requirement.specifier
+        assert requirement.extras <= pinned.extras
 
 
 def test_what_is_installed_to_serve_is_a_part_of_what_is_installed_to_develop() -> None:

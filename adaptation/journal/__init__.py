@@ -10,7 +10,7 @@
     objects.py      clicks with their submitted mask, and masks that were turned down
     store.py        Journal             spool.py       what it does not take, until it does
     postgres.py     connections with a time limit       sqlite_file.py a file that is taken away
-    export.py       to JSON lines and Parquet
+    export.py, parquet.py  to JSON lines and Parquet
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def bound_connections(engine: Engine) -> None:
         finally:
             connection.limit_s = ANSWER_TIMEOUT_S
 
-    engine.dialect.do_ping = bounded_ping  # type: ignore[method-assign]
+    engine.dialect.do_ping = bounded_ping  # type: ignore[method-assign, assignment]
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: Any, _record: Any, args: Any, options: Any) -> BoundedConnection:

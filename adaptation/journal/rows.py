@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, Table
 
 from adaptation.errors import InputError
 from adaptation.journal.records import (
@@ -20,47 +21,66 @@ from adaptation.journal.records import (
     SubmissionRecord,
     SubmittedRegion,
 )
+from adaptation.journal.schema import (
+    CANDIDATES,
+    EVENTS,
+    INTERACTIONS,
+    LINKS,
+    REGIONS,
+    SUBMISSIONS,
+)
 from adaptation.masks import Rle
 
 Row = dict[str, Any]
 
-_BOX = ("id", "x0", "y0", "x1", "y1")
-_INTERACTION_TEXTS = (
-    "request_id",
-    "created_at",
-    "project_id",
-    "task_id",
-    "label",
-    "object_id",
-    "step",
-    "image_ref",
-    "image_id",
-    "model_id",
-    "encoder_id",
-    "decoder_id",
-    "adapter_version",
+_PLAIN: Mapping[str, Callable[[Any], Any]] = {"float": float, "int": int, "bool": bool}
+"""Numbers of numpy become Python's own: by the annotation of the field."""
+
+
+def _shared(record: type[Any], table: Table, *, but: Collection[str] = ()) -> tuple[str, ...]:
+    """Names of the fields whose values travel as they are: a column has the same name.
+
+    Args:
+        record: A dataclass.
+        table: Where it is kept.
+        but: Fields that are kept in another form under their own name.
+    """
+    columns = set(table.columns.keys()) - set(but)
+    return tuple(field.name for field in fields(record) if field.name in columns)
+
+
+_INTERACTION = _shared(
+    InteractionRecord, INTERACTIONS, but=("prompt", "view", "timings_ms", "context")
 )
-_SUBMISSION_FIELDS = (
-    "idempotency_key",
-    "project_id",
-    "annotation_id",
-    "task_id",
-    "event",
-    "annotator",
-    "received_at",
-    "created_at",
-    "updated_at",
-    "lead_time_s",
-    "was_cancelled",
-)
-_LINK_FIELDS = ("position", "request_id", "candidate_region_id", "how", "iou")
+_CANDIDATE = _shared(CandidateRecord, CANDIDATES)
+_SUBMISSION = _shared(SubmissionRecord, SUBMISSIONS)
+_REGION = _shared(SubmittedRegion, REGIONS)
+_EVENT = _shared(EventRecord, EVENTS, but=("payload",))
+_LINK = _shared(Link, LINKS)
+
+
+def _values(record: Any, names: Collection[str]) -> Row:
+    """Some fields of a record, by name."""
+    return {
+        field.name: _PLAIN.get(str(field.type), _as_it_is)(getattr(record, field.name))
+        for field in fields(record)
+        if field.name in names
+    }
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _all_values(record: Any) -> Row:
+    return _values(record, {field.name for field in fields(record)})
 
 
 def interaction_row(record: InteractionRecord) -> Row:
     """The row of ``journal_interactions``, without its ``seq``."""
     height, width = record.image_size
     return {
-        **{name: getattr(record, name) for name in _INTERACTION_TEXTS},
+        **_values(record, _INTERACTION),
         "prompt": as_json("prompt", prompt_json(record.prompt)),
         "image_height": int(height),
         "image_width": int(width),
@@ -72,15 +92,9 @@ def interaction_row(record: InteractionRecord) -> Row:
 
 def prompt_json(prompt: PromptRecord) -> Row:
     """A prompt as JSON values."""
-    box = prompt.box
     return {
-        "clicks": [
-            {"id": c.id, "x": float(c.x), "y": float(c.y), "is_positive": bool(c.is_positive)}
-            for c in prompt.clicks
-        ],
-        "box": None
-        if box is None
-        else {"id": box.id, **{name: float(getattr(box, name)) for name in _BOX[1:]}},
+        "clicks": [_all_values(click) for click in prompt.clicks],
+        "box": None if prompt.box is None else _all_values(prompt.box),
     }
 
 
@@ -90,11 +104,8 @@ def candidate_rows(seq: int, candidates: Sequence[CandidateRecord]) -> list[Row]
         {
             "seq": seq,
             "position": position,
-            "region_id": candidate.region_id,
             "counts": candidate.rle.counts,
-            "predicted_iou": float(candidate.predicted_iou),
-            "was_shown": bool(candidate.was_shown),
-            "token": int(candidate.token),
+            **_values(candidate, _CANDIDATE),
         }
         for position, candidate in enumerate(candidates)
     ]
@@ -104,7 +115,7 @@ def read_interaction(row: RowMapping, candidates: Sequence[RowMapping]) -> Inter
     """The record of a row and its candidates' rows, these in order."""
     size = (row["image_height"], row["image_width"])
     return InteractionRecord(
-        **{name: row[name] for name in _INTERACTION_TEXTS},
+        **_named(row, _INTERACTION),
         prompt=_read_prompt(row["prompt"]),
         image_size=size,
         view=None if row["view"] is None else tuple(row["view"]),
@@ -125,17 +136,14 @@ def _read_prompt(value: Mapping[str, Any]) -> PromptRecord:
 def read_candidate(row: RowMapping, size: tuple[int, int]) -> CandidateRecord:
     """The record of a candidate's row; its mask has the size of its interaction's image."""
     return CandidateRecord(
-        region_id=row["region_id"],
         rle=Rle(size=size, counts=bytes(row["counts"])),
-        predicted_iou=row["predicted_iou"],
-        was_shown=row["was_shown"],
-        token=row["token"],
+        **_named(row, _CANDIDATE),
     )
 
 
 def submission_row(record: SubmissionRecord) -> Row:
     """The row of ``journal_submissions``, without its ``seq`` and without what is derived."""
-    return {name: getattr(record, name) for name in _SUBMISSION_FIELDS}
+    return _values(record, _SUBMISSION)
 
 
 def region_rows(seq: int, regions: Sequence[SubmittedRegion]) -> list[Row]:
@@ -144,9 +152,7 @@ def region_rows(seq: int, regions: Sequence[SubmittedRegion]) -> list[Row]:
         {
             "seq": seq,
             "position": position,
-            "region_id": region.region_id,
-            "label": region.label,
-            "kind": region.kind,
+            **_values(region, _REGION),
             "height": None if region.rle is None else int(region.rle.size[0]),
             "width": None if region.rle is None else int(region.rle.size[1]),
             "counts": None if region.rle is None else region.rle.counts,
@@ -158,7 +164,7 @@ def region_rows(seq: int, regions: Sequence[SubmittedRegion]) -> list[Row]:
 def read_submission(row: RowMapping, regions: Sequence[RowMapping]) -> SubmissionRecord:
     """The record of a row and its regions' rows, these in order."""
     return SubmissionRecord(
-        **{name: row[name] for name in _SUBMISSION_FIELDS},
+        **_named(row, _SUBMISSION),
         regions=tuple(read_region(region) for region in regions),
     )
 
@@ -168,36 +174,24 @@ def read_region(row: RowMapping) -> SubmittedRegion:
     has_mask = row["counts"] is not None
     size = (row["height"], row["width"])
     return SubmittedRegion(
-        region_id=row["region_id"],
-        label=row["label"],
-        kind=row["kind"],
         rle=Rle(size=size, counts=bytes(row["counts"])) if has_mask else None,
+        **_named(row, _REGION),
     )
 
 
 def event_row(record: EventRecord) -> Row:
     """The row of ``journal_events``, without its ``seq``."""
-    return {
-        "kind": record.kind,
-        "project_id": record.project_id,
-        "payload": as_json("payload", record.payload),
-        "created_at": record.created_at,
-    }
+    return {**_values(record, _EVENT), "payload": as_json("payload", record.payload)}
 
 
 def read_event(row: RowMapping) -> EventRecord:
     """The record of a row."""
-    return EventRecord(
-        kind=row["kind"],
-        project_id=row["project_id"],
-        payload=row["payload"],
-        created_at=row["created_at"],
-    )
+    return EventRecord(payload=row["payload"], **_named(row, _EVENT))
 
 
 def link_row(link: Link) -> Row:
     """The row of ``journal_links``."""
-    return {"seq": link.submission_seq, **{name: getattr(link, name) for name in _LINK_FIELDS}}
+    return {"seq": link.submission_seq, **_values(link, _LINK)}
 
 
 def read_link(row: RowMapping) -> Link:
@@ -207,8 +201,12 @@ def read_link(row: RowMapping) -> Link:
         region_id=row["region_id"],
         annotation_id=row["annotation_id"],
         standing=row["standing"],
-        **{name: row[name] for name in _LINK_FIELDS},
+        **_named(row, _LINK),
     )
+
+
+def _named(row: RowMapping, names: Collection[str]) -> Row:
+    return {name: row[name] for name in names}
 
 
 def as_json(name: str, value: Mapping[str, Any]) -> Row:

@@ -1,4 +1,4 @@
-"""What a finished object teaches: prompts as they were asked, and its mask as eroded labels.
+"""What a finished object is trained on by: prompts as given, and its mask as eroded labels.
 
 The submitted mask is certain inside and outside of the object, not along its border: annotators'
 borders are uncertain, so a band around the border carries no label (Schön et al. 2024,

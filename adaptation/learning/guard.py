@@ -1,8 +1,8 @@
 """Never worse than frozen: what a session may learn from, and when it must turn back.
 
-For every finished object the frozen decoder is replayed on the prompts that the annotator gave, and
-both masks are compared with the submitted one.  While the adapted decoder loses, the session falls
-back to the last adapter that won.
+For every finished object the frozen decoder answers the annotator's prompts again, and both masks
+are compared with the submitted one.  While the adapted decoder loses, the session falls back to the
+last adapter that won.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adaptation.learning.adapter import Adapter
 from adaptation.types import Click
 
 LEAST_PROGRESS = 1e-3
-"""Fall of the loss on kept-out objects below which a stretch of thinking counts as none."""
+"""Fall of the loss on kept-out objects below which a stretch of idle training counts as none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +126,10 @@ class Guard:
 
 
 class EarlyStopping:
-    """Whether thinking still helps, by the loss on objects that are kept out of it.
+    """Whether idle training still helps, by the loss on objects that are kept out of it.
 
     Args:
-        patience: Stretches without progress before thinking is over.
+        patience: Stretches without progress before it is over.
     """
 
     def __init__(self, patience: int) -> None:

@@ -1,9 +1,9 @@
-"""The online learner: a decoder that sharpens while one session labels.
+"""The online learner: a decoder that improves while one session labels.
 
 Two time scales.  Fast: the object at hand, corrected in closed form from its clicks
 (:mod:`adaptation.predictor.click_correction`), dropped when it is finished.  Slow: the session's
 decoder weights, learned by gradient from finished masks (Schön et al. 2024, arXiv 2404.08421) with
-replay of earlier objects, and, in the annotator's thinking time, from freshly simulated clicks.
+replay of earlier objects, and, in idle time, from freshly simulated clicks.
 
 A learner is a function of the calls made to it: the same calls with the same seed give the same
 weights, bit for bit, so a session can be rebuilt from a journal of them.
@@ -159,10 +159,10 @@ class OnlineLearner:
         should_stop: Callable[[], bool] = lambda: False,
         pause: Callable[[], object] = lambda: None,
     ) -> int:
-        """Use the annotator's thinking time: replay with fresh clicks while it still helps.
+        """Train in idle time: replay with freshly simulated clicks while it still helps.
 
         A stretch after which the objects kept out of it are answered no better is undone; without
-        any there is nothing to judge it by, and no thinking.
+        any there is nothing to judge it by, and nothing is done.
 
         Args:
             should_stop: Asked before every step; True when a click waits.
@@ -213,9 +213,9 @@ class OnlineLearner:
         embedding, prompt, found = example.embedding(), asked(example), []
         for weights in tried:
             with torch.no_grad():
-                answer, taught = self._answer(example, embedding, prompt, weights)
+                answer, labelled = self._answer(example, embedding, prompt, weights)
             shown = answer.shown_logits()[0, 0]
-            found.append(float(losses.mask_iou(shown, taught.target, taught.pixel_weights)))
+            found.append(float(losses.mask_iou(shown, labelled.target, labelled.pixel_weights)))
         return found
 
     def _answer(
@@ -371,8 +371,8 @@ class OnlineLearner:
         embedding = example.embedding()
         prompt = self._prompt(example, embedding, weights, simulate)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_half()):
-            answer, taught = self._answer(example, embedding, prompt, weights)
-        return example_loss(answer, [taught], self.settings.iou_weight)
+            answer, labelled = self._answer(example, embedding, prompt, weights)
+        return example_loss(answer, [labelled], self.settings.iou_weight)
 
     def _prompt(
         self,
@@ -389,15 +389,17 @@ class OnlineLearner:
     def _uses_half(self) -> bool:
         return self.settings.half and self.sam.device.type == "cpu" and has_fast_bfloat16()
 
-    # Thinking ----------------------------------------------------------------------------------
+    # Idle training -----------------------------------------------------------------------------
 
     def _kept_out_loss(self, pause: Callable[[], object]) -> float:
-        """Mean loss of the answers to the first prompts of objects kept out of thinking."""
+        """Mean loss of the answers to the first prompts of objects kept out of replay."""
         kept_out = [m.examples[0] for m in self._memory if m.is_kept_out]
         weights, found = self.adapter.weights(self.sam), []
         for example in kept_out:
             pause()
             with torch.no_grad():
-                answer, taught = self._answer(example, example.embedding(), asked(example), weights)
-                found.append(float(example_loss(answer, [taught], 0.0)))
+                answer, labelled = self._answer(
+                    example, example.embedding(), asked(example), weights
+                )
+                found.append(float(example_loss(answer, [labelled], 0.0)))
         return float(np.mean(found))

@@ -26,14 +26,14 @@ class LearnerSettings:
         batch: Objects per step.
         replay: Finished objects that are remembered.
         lessons: Prompts kept of each object.
-        simulated_share: Share of the prompts in thinking time that are simulated afresh.
+        simulated_share: Share of the prompts in idle training that are simulated afresh.
         simulated_clicks: Most clicks of a simulated prompt.
         erosion_share: Unlabelled band over the square root of the object's area; at least one pixel
             of the logits' grid.
         anchor: Weight of the squared distance from the base decoder.
         iou_weight: Weight of the predicted-IoU error.
-        think_steps: Most steps in one stretch of thinking time.
-        think_patience: Stretches without progress on kept-out objects before thinking stops.
+        think_steps: Most steps in one stretch of idle training.
+        think_patience: Stretches without progress on kept-out objects before it stops.
         keep_out: Every n-th object is kept out of replay, to undo stretches that gain nothing and
             to tell when to stop.
         clip: Largest gradient norm.

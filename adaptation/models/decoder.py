@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from segment_anything.modeling import MaskDecoder
 from torch import Tensor, nn
 
 
+@runtime_checkable
+class FeatureDecoder(Protocol):
+    """A mask decoder that returns the features its masks are read from, as the compact one does."""
+
+    def predict_with_features(
+        self, features: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits, predicted IoU, features and readouts; arguments as of :class:`DecoderCall`."""
+        ...
+
+
 class DecoderCall(nn.Module):
     """One pass of a mask decoder that also returns the features its masks are read from.
 
-    A decoder with a method ``predict_with_features`` (the compact model's) answers itself; for
-    SAM's own :class:`MaskDecoder` the pass is spelled out here, because its ``predict_masks``
-    keeps the upscaled features to itself and repeats one image for all prompts.
+    A :class:`FeatureDecoder` answers itself; for SAM's own :class:`MaskDecoder` the pass is spelled
+    out here, because its ``predict_masks`` keeps the upscaled features to itself and repeats one
+    image for all prompts.
     """
 
     def __init__(self, decoder: MaskDecoder) -> None:
         super().__init__()
         self.decoder = decoder
+        self._returns_features = isinstance(decoder, FeatureDecoder)
 
     def forward(
         self, features: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor
@@ -30,9 +44,9 @@ class DecoderCall(nn.Module):
             sparse: Embedded clicks and boxes, ``[B, N, C]``.
             dense: Embedded masks, ``[B, C, h, w]``.
         """
-        own = getattr(self.decoder, "predict_with_features", None)
-        if own is not None:
-            logits, predicted_iou, upscaled, _ = own(features, image_pe, sparse, dense)
+        if self._returns_features:
+            answer = self.decoder.predict_with_features(features, image_pe, sparse, dense)
+            logits, predicted_iou, upscaled, _ = answer
             return logits, predicted_iou, upscaled
         return self._predict_masks(features, image_pe, sparse, dense)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from adaptation.errors import InputError
-from adaptation.types import Box, Click, Embedding, Prompt, Size
+from adaptation.types import Box, Click, Embedding, Prompt, Size, Window
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,21 @@ class EncodedPrompts:
     points: tuple[Tensor, Tensor] | None
     boxes: Tensor | None
     masks: Tensor | None
+
+
+@runtime_checkable
+class WindowEncoder(Protocol):
+    """A prompt encoder that embeds prompts in any part of the frame, as the compact one does."""
+
+    def encode(
+        self,
+        points: tuple[Tensor, Tensor] | None,
+        boxes: Tensor | None,
+        masks: Tensor | None,
+        window: Window,
+    ) -> tuple[Tensor, Tensor]:
+        """Sparse ``[B, N, C]`` and dense ``[B, C, h, w]`` embeddings of prompts in a window."""
+        ...
 
 
 def resized(original_size: Size, model_size: int) -> Size:

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from adaptation.errors import InputError, ModelError
 from adaptation.models.checkpoints import describe_mismatch
-from adaptation.models.compact.model import CompactPromptEncoder
 from adaptation.models.decoder import DecoderCall
 from adaptation.models.prompts import (
+    WindowEncoder,
     check_image,
     encode_prompts,
     guide_of,
@@ -187,8 +187,8 @@ class PromptableSam:
 
     @property
     def reads_windows(self) -> bool:
-        """Whether :meth:`decode_within` works: the compact model's decoder reads any part."""
-        return isinstance(self.sam.prompt_encoder, CompactPromptEncoder)
+        """Whether :meth:`decode_within` works: the model reads any part of the frame."""
+        return isinstance(self.sam.prompt_encoder, WindowEncoder)
 
     def decode_within(
         self,
@@ -217,7 +217,7 @@ class PromptableSam:
         """
         self._matched(embedding, [prompt])
         encoder = self.sam.prompt_encoder
-        if not isinstance(encoder, CompactPromptEncoder):
+        if not isinstance(encoder, WindowEncoder):
             raise ModelError(f"The model {self.model_id} reads whole frames only.")
         encoded = within(encode_prompts([prompt], [embedding], self.device), window)
         with torch.no_grad():
@@ -334,15 +334,6 @@ class PromptableSam:
         self._shell().compile(dynamic=True)
 
     # Masks at the original size ---------------------------------------------------------------
-
-    def upscale(self, low_res_logits: Tensor, embedding: Embedding) -> Tensor:
-        """Logits ``[B, T, h, w]`` at the encoded image's size, ``[B, T, H, W]``; differentiable."""
-        return F.interpolate(
-            self._unpadded(low_res_logits, embedding),
-            embedding.original_size,
-            mode="bilinear",
-            align_corners=False,
-        )
 
     def binary_mask(
         self, low_res_logits: Tensor, embedding: Embedding, size: Size | None = None

@@ -36,8 +36,8 @@ HUGE_PIXELS = 25_000_000
 
 _turn_of_the_huge = threading.Lock()
 
-_TAILS = (bytes(512), b"\x55\xaa\x33\xcc" * 64 + bytes(512))
-"""What may have followed in a file that ends early."""
+_TAILS = tuple(bits * 64 + bytes(512) for bits in (b"\0\0", b"\x55\x33", b"\xaa\xcc", b"\xfe\xdc"))
+"""What may have followed in a file that ends early; their first bits differ."""
 
 _GREY_BITS = (2, 4)
 """Depths that Pillow scales to eight bits, but not the transparent value with them."""
@@ -296,9 +296,10 @@ def _loaded_to_the_end(content: bytes, limits: _Limits, end: bytes = b"") -> Ima
         if isinstance(error, UnidentifiedImageError):
             raise
         begun = content[:-1] if end and content.endswith(end[:1]) else content
-        one, other = (_loaded(begun + tail + end, limits) for tail in _TAILS)
-        if not pillow.are_equal(one, other):
-            raise
+        one = _loaded(begun + _TAILS[0] + end, limits)
+        for tail in _TAILS[1:]:
+            if not pillow.are_equal(one, _loaded(begun + tail + end, limits)):
+                raise
         return one
 
 

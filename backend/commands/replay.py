@@ -15,8 +15,9 @@ from adaptation.models.sam import PromptableSam
 from adaptation.storage.album import Album
 from backend.embeddings.encoder import Encoder
 from backend.learning.adapter_store import AdapterStore
-from backend.learning.events import SessionEvent, read_events, start_of
-from backend.learning.objects import ObjectReader
+from backend.learning.events import SessionEvent, read_events
+from backend.learning.names import start_of
+from backend.learning.objects import ObjectReader, ReplayContext
 from backend.learning.rebuild import Rebuilder, Rebuilt
 from backend.learning.worker import KnownImages
 from backend.settings import Settings
@@ -35,10 +36,10 @@ class Replayed:
 
     Args:
         name: Of the session, or of its project's start.
-        n_objects: Objects that it was taught and has not forgotten.
+        n_objects: Objects that it was trained on and has not un-learned.
         version: Of its weights as they were made again.
         saved: Of its file; None where there is none.
-        difference: Where it left the journal's way, or None.
+        difference: Where it came out otherwise than the journal says, or None.
     """
 
     name: str
@@ -94,9 +95,7 @@ def replay(
         for project, events in _by_project(journal, project_id).items():
             with tqdm(total=len(events), desc=f"project {project}", unit="event") as progress:
                 rebuilder = Rebuilder(
-                    base,
-                    ObjectReader(journal),
-                    images.embed,
+                    ReplayContext(sam=base, reader=ObjectReader(journal, images.embed)),
                     use_threads=torch.set_num_threads,
                     on_event=progress.update,
                 )

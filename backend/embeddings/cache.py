@@ -211,11 +211,6 @@ class EmbeddingCache:
                 f"The image was not encoded within {timeout_s:g} s; try again in a moment."
             ) from error
 
-    def peek(self, key: EmbeddingKey) -> bool:
-        """Whether a request would be answered without a new encode or a look into the store."""
-        with self._lock:
-            return key in self._memory or key in self._flights
-
     def stats(self) -> EmbeddingStats:
         """Counters since the start and the present state."""
         with self._lock:

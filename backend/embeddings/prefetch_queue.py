@@ -124,13 +124,6 @@ class PrefetchQueue:
             self._changed.notify_all()
             return not is_known
 
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing is queued or running; whether that came true in time."""
-        with self._changed:
-            return self._changed.wait_for(
-                lambda: not self._queue and not self._running, timeout=timeout_s
-            )
-
     def stop(self, timeout_s: float = 5.0) -> bool:
         """Forget what is queued and let the running encodes finish.
 

@@ -46,6 +46,11 @@ class EncodeGate:
         self._running = 0
         self._running_background = 0
 
+    def __len__(self) -> int:
+        """Requests that wait for their turn."""
+        with self._changed:
+            return len(self._waiting)
+
     @contextlib.contextmanager
     def take(self, turn: Turn, timeout_s: float | None = None) -> Iterator[None]:
         """Wait for the turn, and hold a slot inside the block.

@@ -204,6 +204,8 @@ class Fetcher:
         with Cutoff(limit_s) as cutoff:
             try:
                 body = self._fetch(url, host, max_bytes, limit_s)
+                if cutoff.is_over:  # headers that were cut off look whole to the HTTP client
+                    raise ImageError(_too_slow(host, limit_s))
             except (requests.RequestException, ImageError) as error:
                 is_late = cutoff.is_over or isinstance(error, requests.Timeout)
                 self._slow.note(host, was_in_time=not is_late)

@@ -101,7 +101,7 @@ class AdapterStore:
         return None if held is None else held.adapter
 
     def origin(self, name: str, start: str) -> tuple[Adapter, Start]:
-        """Where a session that wakes up goes on."""
+        """What a session that is opened goes on from."""
         own, merged = self.adapter(name), self.adapter(start)
         if own is not None:
             return own, "saved"
@@ -126,7 +126,7 @@ class AdapterStore:
             logger.error("session %s is not saved: %s", name, error.strerror)
 
     def drop(self, name: str) -> None:
-        """Forget an adapter, on the disk too."""
+        """Remove an adapter, from the disk too."""
         with self._lock:
             self._held.pop(name, None)
         self._path(name).unlink(missing_ok=True)

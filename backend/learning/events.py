@@ -1,7 +1,7 @@
-"""What the journal says of sessions: everything that moved one, in order.
+"""What the journal says of sessions: everything that changed one, in order.
 
 The events are enough to make every session again (:mod:`backend.learning.rebuild`).  Each names the
-version of the weights that it led to, so that a difference is seen where it begins.
+version of the weights that it led to, so that a difference shows where it begins.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Start = Literal["base", "saved", "merged"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Began:
-    """A session woke up: its learner is new, and its memory empty.
+    """A session was opened: its learner is new, and its memory empty.
 
     Args:
         session: Its name.
@@ -46,7 +46,7 @@ class Began:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """A session was taught a finished object, or refused to learn from it.
+    """A session was trained on a finished object, or refused to learn from it.
 
     Args:
         session: Its name.
@@ -55,7 +55,7 @@ class Learned:
         submission: Idempotency key of the submission that it was taken from.
         submission_seq: That submission's entry in the journal.
         position: The region's index in it.
-        requests: The interactions that were asked again, oldest first.
+        requests: The interactions that were answered again, oldest first.
         adapted_iou: Of the session's answers with the submitted mask.
         frozen_iou: Of the base decoder's.
         n_steps: Optimiser steps made.
@@ -81,7 +81,7 @@ class Learned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdleTrained:
-    """A session used its annotator's thinking time.
+    """A session was trained while nothing else was to be done.
 
     Args:
         session: Its name.
@@ -103,7 +103,7 @@ class Forgot:
     Args:
         session: Its name.
         annotation_id: The annotation.
-        n_objects: Objects of it that were forgotten.
+        n_objects: Objects of it that were un-learned.
         version: Of the weights afterwards.
     """
 
@@ -150,21 +150,16 @@ KINDS: Mapping[str, type[SessionEvent]] = {
 """Kinds of the journal's events."""
 
 PASSED_OVER = "passed_over"
-"""Kind of the event that a region can never be taught; it moves no session."""
+"""Kind of the event that a region can never be trained on; it changes no session."""
 
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 H = TypeVar("H", bound=SessionEvent)
 
 
-def start_of(project_id: str) -> str:
-    """Name under which a project's start is kept; no session has it."""
-    return f"start-{project_id}"
-
-
-def write_event(journal: Journal, project_id: str, happening: SessionEvent) -> None:
+def write_event(journal: Journal, project_id: str, event: SessionEvent) -> None:
     """Append an event; StoreError where the journal cannot take it."""
-    journal.append_event(_NAMES[type(happening)], project_id, asdict(happening))
+    journal.append_event(_NAMES[type(event)], project_id, asdict(event))
 
 
 def read_events(
@@ -180,13 +175,13 @@ def read_events(
 def write_passed_over(
     journal: Journal, project_id: str, submission_seq: int, position: int, reason: str
 ) -> None:
-    """Append that a region can never be taught, and why; StoreError as above."""
+    """Append that a region can never be trained on, and why; StoreError as above."""
     payload = {"submission_seq": submission_seq, "position": position, "reason": reason}
     journal.append_event(PASSED_OVER, project_id, payload)
 
 
 def read_passed_over(journal: Journal) -> Iterator[tuple[int, int]]:
-    """Submission entry and position of every region that can never be taught."""
+    """Submission entry and position of every region that can never be trained on."""
     for event in journal.events(kind=PASSED_OVER):
         yield int(event.payload["submission_seq"]), int(event.payload["position"])
 

@@ -1,11 +1,12 @@
-"""Which sessions there are, and which journal events each has taken in."""
+"""Which sessions there are, and which events of the journal each knows."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-from backend.learning.events import RECENT, Began, Forgot, Learned, Merged, SessionEvent, start_of
+from backend.learning.events import RECENT, Began, Forgot, Learned, Merged, SessionEvent
+from backend.learning.names import start_of
 
 
 @dataclass(slots=True, eq=False)
@@ -16,11 +17,11 @@ class SessionIndex:
         decoder_id: Digest of the base decoder; versions and tallies are of its sessions only.
         versions: Project and version of every session, as its last event left it.
         tallies: By project, the objects that each session learned from; the session that was
-            taught last comes last.
+            trained last comes last.
         recent: By project, the objects that were learned from last.
         standing: Project and submission entry of every annotation that sessions know.
-        settled: By submission entry, the positions of its regions that were taught or can never
-            be: each object is remembered by itself, so that one that failed is found again.
+        settled: By submission entry, the positions of its regions that were trained on or can
+            never be: each object is remembered by itself, so that one that failed is found again.
     """
 
     decoder_id: str
@@ -54,11 +55,11 @@ class SessionIndex:
             self.versions[event.session] = (project_id, event.version)
 
     def settle(self, submission_seq: int, position: int) -> None:
-        """A region needs no more teaching."""
+        """A region needs no more training."""
         self.settled[submission_seq].add(position)
 
     def knows(self, submission_seq: int, position: int) -> bool:
-        """Whether a region was taught, or can never be."""
+        """Whether a region was trained on, or can never be."""
         return position in self.settled.get(submission_seq, ())
 
     def _note_began(self, project_id: str, event: Began) -> None:

@@ -1,8 +1,7 @@
-"""Where sessions are trained: every call that moves one is written down before it shows.
+"""Where sessions are trained: every call that changes one is written down before it shows.
 
-Used by the one thread that learns, but for :meth:`SessionManager.weights`.  An event goes to the
-journal first; then the weights are published and saved.  So no file is ahead of the journal, and
-one that is behind it, or missing, is made again from it.
+Used by the one thread that learns, but for :meth:`SessionManager.weights` and
+:meth:`SessionManager.is_at_rest`, which any thread may call.
 """
 
 from __future__ import annotations
@@ -13,46 +12,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from adaptation.errors import InputError
-from adaptation.journal import Journal, Link, SubmissionRecord
+from adaptation.journal import Link, SubmissionRecord
 from adaptation.learning.learner import ObjectReport
 from adaptation.learning.settings import LearnerSettings
-from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import WeightsAt
-from backend.learning.adapter_store import AdapterStore
-from backend.learning.events import (
-    Began,
-    Forgot,
-    IdleTrained,
-    Learned,
-    SessionEvent,
-    Start,
-    read_events,
-    read_passed_over,
-    start_of,
-    write_event,
-    write_passed_over,
-)
-from backend.learning.index import SessionIndex
+from backend.learning.events import Began, Forgot, IdleTrained, Learned, Start
 from backend.learning.merging import Merger
-from backend.learning.objects import Embed, LinkedObject, ObjectReader
-from backend.learning.rebuild import Rebuilder, Rebuilt, settings_json
-from backend.learning.session import IdleStretch, LearningSession, Pause
+from backend.learning.names import Scope, session_name, start_of
+from backend.learning.objects import LinkedObject, ReplayContext
+from backend.learning.rebuild import rebuild_project, settings_json
+from backend.learning.session import IdleStretch, LearningSession
+from backend.learning.session_log import SessionLog
 
 logger = logging.getLogger(__name__)
-
-Scope = Literal["project", "label", "task"]
 
 MAX_HISTORY = 500
 """Objects after which a session goes on with an empty memory."""
 
-MOST_AGAIN = 200
-"""A project with more objects than this is not taught again for one that is deleted after its
-session left the memory: the object stays learned."""
+MAX_REBUILT = 200
+"""A project with more objects than this is not trained again for one that is deleted after its
+session was closed: the object stays learned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +46,8 @@ class OnlineOptions:
         scope: What shares a session: a click carries no user, so the default is the project.
         folder: Where adapters are kept between runs.
         max_sessions: Adapters in memory; the least recently used leave it.
-        max_learners: Sessions that remember their objects; the least recently taught one goes to
-            sleep, and wakes up with its weights and an empty memory.
+        max_learners: Open sessions, which remember their objects; the one whose last training is
+            the oldest is closed, and opens again with its weights and an empty memory.
         ttl_s: Seconds after which a session that nobody uses leaves the memory.
         merge: Finished sessions whose mean is the project's start; 0 for none.
         seed: Of all draws.
@@ -92,99 +75,78 @@ class _OpenSession:
 
 
 class SessionManager:
-    """Teaches sessions.
+    """Trains sessions.
 
     Args:
-        sam: The shared model.
-        journal: Where everything that moves a session goes.
+        context: The model, and what gives it the journal's objects.
+        log: What is known of sessions.
         settings: How sessions learn.
         options: How they are kept.
-        embed: Embedding of a view of an image.
-        pause: Returns when no click waits for the processor.
     """
 
     def __init__(
         self,
-        sam: PromptableSam,
-        journal: Journal,
+        context: ReplayContext,
+        log: SessionLog,
         settings: LearnerSettings,
         options: OnlineOptions,
-        embed: Embed,
-        pause: Pause,
     ) -> None:
-        self._sam, self._journal = sam, journal
+        self._context, self._log = context, log
         self._settings, self._options = settings, options
-        self._embed, self._pause = embed, pause
-        self._reader, self._index = ObjectReader(journal), SessionIndex(sam.decoder_id)
         self._open: OrderedDict[str, _OpenSession] = OrderedDict()
-        self._adapters = AdapterStore(
-            sam, options.folder, max_sessions=options.max_sessions, ttl_s=options.ttl_s
-        )
         most = 0 if options.scope == "project" else options.merge
-        self._merger = Merger(
-            sam, settings, self._reader, self._index, self._adapters, embed, pause, most
-        )
+        self._merger = Merger(context, log, settings, most)
         self._to_merge: list[str] = []
         self._mended: set[str] = set()
-        journal.append_event("learning_began")
 
     # Answers -----------------------------------------------------------------------------------
 
     def weights(self, project_id: str, label: str, task_id: str) -> tuple[WeightsAt, str]:
         """What a session answers with, and its version.  Any thread may ask."""
-        return self._adapters.weights(self._name(project_id, label, task_id), start_of(project_id))
+        name = session_name(self._options.scope, project_id, label, task_id)
+        return self._log.adapters.weights(name, start_of(project_id))
 
-    def _name(self, project_id: str, label: str, task_id: str) -> str:
-        if self._options.scope == "label":
-            return f"project-{project_id}-label-{label}"
-        if self._options.scope == "task":
-            return f"project-{project_id}-task-{task_id}"
-        return f"project-{project_id}"
-
-    # Teaching ----------------------------------------------------------------------------------
+    # Training ----------------------------------------------------------------------------------
 
     def train_on(self, submission: SubmissionRecord, link: Link) -> None:
-        """Teach a session a submitted region; nothing where no session answered its clicks.
+        """Train a session on a submitted region; nothing where no session answered its clicks.
 
         Raises:
-            StropError: It cannot be taught; the session stays as it was.
+            StropError: The region cannot be trained on; the session stays as it was.
         """
-        if link.request_id is None or self._index.knows(link.submission_seq, link.position):
+        if link.request_id is None or self._log.index.knows(link.submission_seq, link.position):
             return
         try:
-            linked = self._reader.linked(submission, link.position, link.request_id)
-            finished = None if linked is None else linked.session_object(self._embed)
+            linked = self._context.reader.linked(submission, link.position, link.request_id)
+            finished = None if linked is None else linked.session_object()
         except InputError as error:  # the journal holds no mask or no request, now and for ever
-            self._pass_over(submission.project_id, link, str(error))
+            self._log.pass_over(submission.project_id, link, str(error))
             raise
         if linked is None or finished is None:
-            self._pass_over(submission.project_id, link, "no session answered its clicks")
+            self._log.pass_over(submission.project_id, link, "no session answered its clicks")
             return
-        last = linked.last
-        opened = self._wake(self._name(last.project_id, last.label, last.task_id), last.project_id)
-        asked = opened.session.answer_again(finished, self._pause)
+        last, pause = linked.last, self._context.pause
+        name = session_name(self._options.scope, last.project_id, last.label, last.task_id)
+        opened = self._opened(name, last.project_id)
+        asked = opened.session.answer_again(finished, pause)
         with self._whole(opened):
-            report = opened.session.train_on(finished, asked, self._pause)
-            self._write(opened, _learned(opened.name, linked, link, report))
+            report = opened.session.train_on(finished, asked, pause)
+            self._publish(opened, _learned(name, linked, link, report))
         opened.may_train_idle = True
         self._note_due(opened.project_id, at_rest=False)
-        _log(opened.name, report)
-
-    def _pass_over(self, project_id: str, link: Link, reason: str) -> None:
-        write_passed_over(self._journal, project_id, link.submission_seq, link.position, reason)
-        self._index.settle(link.submission_seq, link.position)
+        _log(name, report)
 
     def train_idle(self, should_stop: Callable[[], bool]) -> bool:
-        """One stretch of thinking in the session used last; False when none can gain anything."""
-        thinkers = [opened for opened in self._open.values() if opened.may_train_idle]
-        if not thinkers:
+        """One stretch of idle training in the session used last; False: none can gain by it."""
+        able = [opened for opened in self._open.values() if opened.may_train_idle]
+        if not able:
             return False
-        opened = max(thinkers, key=lambda a: self._adapters.used_at(a.name))
+        opened = max(able, key=lambda o: self._log.adapters.used_at(o.name))
         with self._whole(opened):
-            thought = opened.session.train_idle(should_stop, self._pause)
-            if thought.n_begun:
-                self._write(opened, _idle_trained(opened, thought))
-        if not thought.n_steps and not should_stop():
+            stretch = opened.session.train_idle(should_stop, self._context.pause)
+            if stretch.n_begun:
+                self._publish(opened, _idle_trained(opened, stretch))
+        if not stretch.n_steps and not should_stop():
             opened.may_train_idle = False
             self._note_due(opened.project_id, at_rest=self._is_at_rest(opened.project_id))
         return True
@@ -201,7 +163,7 @@ class SessionManager:
             annotation_id: The annotation.
             newest_seq: The entry of the version in force; None where it was deleted.
         """
-        known = self._index.standing.get(annotation_id)
+        known = self._log.index.standing.get(annotation_id)
         if known is not None and known[1] != newest_seq:
             self.unlearn(annotation_id)
 
@@ -211,110 +173,56 @@ class SessionManager:
         Raises:
             StoreError: The journal fails; asked again, it goes on.
         """
-        known = self._index.standing.get(annotation_id)
+        standing = self._log.index.standing
+        known = standing.get(annotation_id)
         if known is None:
             return
         try:
             self._unlearn(known[0], annotation_id)
         except BaseException:
-            self._index.standing[annotation_id] = known
+            standing[annotation_id] = known
             raise
 
     def _unlearn(self, project_id: str, annotation_id: str) -> None:
-        n_forgotten = 0
+        n_unlearned = 0
         for opened in list(self._open.values()):
             with self._whole(opened):
-                n_objects = opened.session.unlearn(annotation_id, self._pause)
+                n_objects = opened.session.unlearn(annotation_id, self._context.pause)
                 if n_objects:
-                    self._write(
-                        opened, _forgot(opened.name, annotation_id, n_objects, opened.session)
-                    )
-            n_forgotten += n_objects
-        if not n_forgotten:
+                    event = _forgot(opened.name, annotation_id, n_objects, opened.session)
+                    self._publish(opened, event)
+            n_unlearned += n_objects
+        if not n_unlearned:
             self._unlearn_older(project_id, annotation_id)
 
     def _unlearn_older(self, project_id: str, annotation_id: str) -> None:
-        """Un-learn what sessions were taught before they woke up last."""
-        events = [event for _, event in read_events(self._journal, project_id)]
-        if sum(isinstance(event, Learned) for event in events) > MOST_AGAIN:
+        """Un-learn what sessions were trained on before they were opened last."""
+        events = self._log.events(project_id)
+        if sum(isinstance(event, Learned) for event in events) > MAX_REBUILT:
             logger.warning("annotation %s stays learned: it is too old", annotation_id)
-            self._index.standing.pop(annotation_id)
+            self._log.index.standing.pop(annotation_id)
             return
-        for name, session in self._rebuilt(project_id, events).sessions.items():
-            n_objects = session.unlearn(annotation_id, self._pause)
+        rebuilt = rebuild_project(self._context, project_id, events)
+        for name, session in rebuilt.sessions.items():
+            n_objects = session.unlearn(annotation_id, self._context.pause)
             if n_objects:
                 self._open.pop(name, None)
                 event = _forgot(name, annotation_id, n_objects, session)
-                self._append(project_id, event)
-                self._adapters.publish(name, session.adapter)
+                self._log.publish(project_id, event, session.adapter)
 
-    # What was missed -----------------------------------------------------------------------------
+    # Open sessions -------------------------------------------------------------------------------
 
-    def rebuild_missing(self) -> None:
-        """Make sessions again whose file is missing or behind the journal.
-
-        Everything is read anew: after an outage nobody knows whether the last event was kept.
-        """
-        self._read_index()
-        behind = {
-            project_id
-            for name, (project_id, version) in self._index.versions.items()
-            if self._adapters.saved_version(name) != version
-        }
-        for project_id in sorted(behind):
-            events = [event for _, event in read_events(self._journal, project_id)]
-            rebuilt = self._rebuilt(project_id, events)
-            for name, session in rebuilt.sessions.items():
-                self._adapters.publish(name, session.adapter)
-            if rebuilt.start is not None:
-                self._adapters.publish(start_of(project_id), rebuilt.start)
-
-    def _read_index(self) -> None:
-        self._index.clear()
-        for project_id, event in read_events(self._journal):
-            self._index.note(project_id, event)
-        for submission_seq, position in read_passed_over(self._journal):
-            self._index.settle(submission_seq, position)
-
-    def take_up(self) -> Iterator[Callable[[], None]]:
-        """What happened to annotations while nobody was there to learn from it, to be done."""
-        self._journal.link_pending()
-        known = self._index
-        for link in self._journal.links(current_only=False):
-            if link.standing != "current":
-                if known.standing.get(link.annotation_id, ("", 0))[1] == link.submission_seq:
-                    yield lambda link=link: self.unlearn(link.annotation_id)  # type: ignore[misc]
-            elif link.request_id is not None and not known.knows(
-                link.submission_seq, link.position
-            ):
-                yield lambda link=link: self._train_missed(link)  # type: ignore[misc]
-
-    def _train_missed(self, link: Link) -> None:
-        found = self._journal.submissions(annotation_id=link.annotation_id, current_only=True)
-        for submission in found:
-            self.train_on(submission, link)
-
-    def _rebuilt(self, project_id: str, events: list[SessionEvent]) -> Rebuilt:
-        logger.info("project %s: its sessions are made again from the journal", project_id)
-        rebuilder = Rebuilder(self._sam, self._reader, self._embed, pause=self._pause)
-        rebuilt = rebuilder.rebuild(project_id, events)
-        for name, difference in rebuilt.differences.items():
-            logger.warning("session %s was not made again as it was: %s", name, difference)
-        return rebuilt
-
-    # Sessions ----------------------------------------------------------------------------------
-
-    def _wake(self, name: str, project_id: str) -> _OpenSession:
+    def _opened(self, name: str, project_id: str) -> _OpenSession:
         known = self._open.get(name)
         if known is None or known.session.n_objects >= MAX_HISTORY:
             self._mend(name, project_id)
-            origin, start = self._adapters.origin(name, start_of(project_id))
-            session = LearningSession(self._sam, self._settings, self._options.seed, origin)
+            origin, start = self._log.adapters.origin(name, start_of(project_id))
+            session = LearningSession(self._context.sam, self._settings, self._options.seed, origin)
             known = self._open[name] = _OpenSession(name, project_id, session, start)
         self._open.move_to_end(name)
         while len(self._open) > self._options.max_learners:
-            _, asleep = self._open.popitem(last=False)
-            logger.info("session %s goes to sleep", asleep.name)
+            _, closed = self._open.popitem(last=False)
+            logger.info("session %s is closed: others were trained after it", closed.name)
         return known
 
     def _mend(self, name: str, project_id: str) -> None:
@@ -322,15 +230,15 @@ class SessionManager:
 
         So it is when its file was damaged or removed; tried once, it may be impossible.
         """
-        _, version = self._index.versions.get(name, (project_id, None))
-        held = self._adapters.adapter(name)
+        _, version = self._log.index.versions.get(name, (project_id, None))
+        held = self._log.adapters.adapter(name)
         if version is None or name in self._mended or (held and held.version == version):
             return
         self._mended.add(name)
-        events = [event for _, event in read_events(self._journal, project_id)]
-        session = self._rebuilt(project_id, events).sessions.get(name)
+        events = self._log.events(project_id)
+        session = rebuild_project(self._context, project_id, events).sessions.get(name)
         if session is not None:
-            self._adapters.publish(name, session.adapter)
+            self._log.adapters.publish(name, session.adapter)
 
     @contextmanager
     def _whole(self, opened: _OpenSession) -> Iterator[None]:
@@ -341,17 +249,11 @@ class SessionManager:
             self._open.pop(opened.name, None)
             raise
 
-    def _write(self, opened: _OpenSession, event: Learned | IdleTrained | Forgot) -> None:
-        """Write an event down, and only then show and save what it led to."""
+    def _publish(self, opened: _OpenSession, event: Learned | IdleTrained | Forgot) -> None:
         if not opened.has_begun:
-            self._append(opened.project_id, self._began(opened))
+            self._log.append(opened.project_id, self._began(opened))
             opened.has_begun = True
-        self._append(opened.project_id, event)
-        self._adapters.publish(opened.name, opened.session.adapter)
-
-    def _append(self, project_id: str, event: SessionEvent) -> None:
-        write_event(self._journal, project_id, event)
-        self._index.note(project_id, event)
+        self._log.publish(opened.project_id, event, opened.session.adapter)
 
     def _began(self, opened: _OpenSession) -> Began:
         return Began(
@@ -360,7 +262,7 @@ class SessionManager:
             version=opened.session.origin.version,
             seed=self._options.seed,
             settings=settings_json(self._settings),
-            decoder_id=self._sam.decoder_id,
+            decoder_id=self._context.sam.decoder_id,
             threads=torch.get_num_threads(),
             torch=torch.__version__,
         )
@@ -378,9 +280,12 @@ class SessionManager:
         )
 
     def merge(self) -> bool:
-        """Make a new start for a project's next sessions of those taught last; False: none is due.
+        """Merge the sessions of a project that were trained last into the start of its next ones.
 
-        It is made between two lessons, before any thinking: on a busy day that is never over.
+        It is done between two objects, before any idle training: on a busy day that is never over.
+
+        Returns:
+            False where no merge was due.
         """
         if not self._to_merge:
             return False
@@ -396,12 +301,12 @@ class SessionManager:
         if found is None:
             return
         merged, event = found
-        self._append(project_id, event)
+        self._log.append(project_id, event)
         if event.is_used:
-            self._adapters.publish(start_of(project_id), merged)
+            self._log.adapters.publish(start_of(project_id), merged)
         else:
             logger.info("project %s: its sessions' mean lost against the base", project_id)
-            self._adapters.drop(start_of(project_id))
+            self._log.adapters.drop(start_of(project_id))
 
 
 def _learned(name: str, linked: LinkedObject, link: Link, report: ObjectReport) -> Learned:
@@ -422,17 +327,17 @@ def _learned(name: str, linked: LinkedObject, link: Link, report: ObjectReport) 
     )
 
 
-def _idle_trained(opened: _OpenSession, thought: IdleStretch) -> IdleTrained:
+def _idle_trained(opened: _OpenSession, stretch: IdleStretch) -> IdleTrained:
     return IdleTrained(
         session=opened.name,
-        n_begun=thought.n_begun,
-        n_steps=thought.n_steps,
+        n_begun=stretch.n_begun,
+        n_steps=stretch.n_steps,
         version=opened.session.adapter.version,
     )
 
 
 def _forgot(name: str, annotation_id: str, n_objects: int, session: LearningSession) -> Forgot:
-    logger.info("session %s forgot %d objects", name, n_objects)
+    logger.info("session %s un-learned %d objects", name, n_objects)
     return Forgot(
         session=name,
         annotation_id=annotation_id,

@@ -16,12 +16,10 @@ from torch import Tensor
 from adaptation.learning.adapter import Adapter
 from adaptation.learning.adapter_scale import ScaleSelector, pooled
 from adaptation.learning.settings import LearnerSettings
-from adaptation.models.sam import PromptableSam
-from backend.learning.adapter_store import AdapterStore
 from backend.learning.events import Merged
-from backend.learning.index import SessionIndex
-from backend.learning.objects import Embed, ObjectReader
-from backend.learning.session import Pause, SessionObject, answering, interaction_of, mean_iou
+from backend.learning.objects import ReplayContext
+from backend.learning.session import SessionObject, answering, interaction_of, mean_iou
+from backend.learning.session_log import SessionLog
 
 N_TRIED = 8
 """Objects that a merged start is tried on."""
@@ -78,31 +76,22 @@ class Merger:
     """Makes starts for projects of what their sessions learned.
 
     Args:
-        sam: The model.
+        context: Answers the objects that a start is tried on.
+        log: Which sessions learned how much, and what.
         settings: How sessions learn.
-        recall: Reads the objects that a start is tried on.
-        ledger: Who learned how much.
-        shelf: What they learned.
-        embed: Embedding of a view of an image.
-        pause: Called between two computations.
-        most: Sessions that are merged, those that were taught last; 0 for none.
+        most: Sessions that are merged, those that were trained last; 0 for none.
     """
 
     def __init__(
         self,
-        sam: PromptableSam,
+        context: ReplayContext,
+        log: SessionLog,
         settings: LearnerSettings,
-        reader: ObjectReader,
-        index: SessionIndex,
-        adapters: AdapterStore,
-        embed: Embed,
-        pause: Pause,
         most: int,
     ) -> None:
-        self._sam, self._settings = sam, settings
-        self._interaction = interaction_of(sam, settings)
-        self._reader, self._index, self._adapters = reader, index, adapters
-        self._embed, self._pause, self._most = embed, pause, most
+        self._context, self._index, self._adapters = context, log.index, log.adapters
+        self._settings, self._most = settings, most
+        self._interaction = interaction_of(context.sam, settings)
         self._merged: dict[str, _Merged] = {}
 
     def is_due(self, project_id: str, *, at_rest: bool) -> bool:
@@ -110,8 +99,8 @@ class Merger:
 
         Args:
             project_id: The project.
-            at_rest: No session of it has anything left to think about: what they are now stays
-                for a while, so any change is enough.
+            at_rest: No session of it can gain by idle training: what they are now stays for a
+                while, so any change is enough.
         """
         if not self._most:
             return False
@@ -162,11 +151,11 @@ class Merger:
         """Objects of some sessions, the newest ones."""
         recent = [e for e in self._index.recent[project_id] if e.session in names]
         return [
-            self._reader.again(project_id, event).session_object(self._embed)
+            self._context.reader.again(project_id, event).session_object()
             for event in recent[-N_TRIED:]
         ]
 
     def _mean_iou(self, objects: Sequence[SessionObject], adapter: Adapter | None) -> float:
-        weights = answering(self._sam, adapter or Adapter())
-        found = [mean_iou(self._interaction, o, weights, self._pause) for o in objects]
+        weights = answering(self._context.sam, adapter or Adapter())
+        found = [mean_iou(self._interaction, o, weights, self._context.pause) for o in objects]
         return sum(found) / max(1, len(found))

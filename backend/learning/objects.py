@@ -1,4 +1,4 @@
-"""Finished objects out of the journal, as sessions are taught them."""
+"""Finished objects out of the journal, as sessions are trained on them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 from adaptation.errors import InputError
 from adaptation.journal import InteractionRecord, Journal, SubmissionRecord
+from adaptation.models.sam import PromptableSam
 from adaptation.predictor.zoom import View
 from adaptation.types import Box, Click, Embedding
 from backend.learning.events import Learned
-from backend.learning.session import AnsweredPrompt, SessionObject
+from backend.learning.session import AnsweredPrompt, Pause, SessionObject
 
 Embed = Callable[[str, View], Embedding]
 """The embedding of a view of an image that is known by its id."""
 
 MOST_REQUESTS = 24
-"""Requests of one object that are asked again; of more, evenly spread ones, the last included."""
+"""Requests of one object that are answered again; of more, evenly spread ones and the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +28,13 @@ class LinkedObject:
         submission: That holds it.
         position: Its index in the submission.
         interactions: The requests, oldest first; at least one.
+        embed: Embedding of a view of an image.
     """
 
     submission: SubmissionRecord
     position: int
     interactions: tuple[InteractionRecord, ...]
+    embed: Embed
 
     @property
     def last(self) -> InteractionRecord:
@@ -43,13 +46,14 @@ class LinkedObject:
         """Ids of the requests."""
         return tuple(record.request_id for record in self.interactions)
 
-    def session_object(self, embed: Embed) -> SessionObject:
-        """As a session is taught it.
+    def session_object(self) -> SessionObject:
+        """As a session is trained on it.
 
         Raises:
             InputError: The region has no mask, or one of another size than its image.
         """
         region, image_id = self.submission.regions[self.position], self.last.image_id
+        embed = self.embed
         if region.rle is None or tuple(region.rle.size) != tuple(self.last.image_size):
             raise InputError(
                 f"Region {region.region_id} of annotation {self.submission.annotation_id} has no "
@@ -69,10 +73,11 @@ class ObjectReader:
 
     Args:
         journal: Which.
+        embed: Gives embeddings of their images.
     """
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, embed: Embed) -> None:
+        self._journal, self._embed = journal, embed
 
     def linked(
         self, submission: SubmissionRecord, position: int, request_id: str
@@ -85,10 +90,11 @@ class ObjectReader:
             submission=submission,
             position=position,
             interactions=_thinned(_grown(self._answered(last))),
+            embed=self._embed,
         )
 
     def again(self, project_id: str, learned: Learned) -> LinkedObject:
-        """An object that a session was taught before, with the same requests.
+        """An object that a session was trained on before, with the same requests.
 
         Raises:
             InputError: The journal does not hold it any more.
@@ -100,6 +106,7 @@ class ObjectReader:
                     submission=submission,
                     position=learned.position,
                     interactions=tuple(self._interaction(name) for name in learned.requests),
+                    embed=self._embed,
                 )
         raise InputError(
             f"The journal does not hold annotation {learned.annotation_id} as it was learned from."
@@ -125,8 +132,23 @@ class ObjectReader:
         return [*sorted(before, key=lambda record: record.created_at), last]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayContext:
+    """What it takes to answer the requests of the journal's objects again.
+
+    Args:
+        sam: The shared model.
+        reader: Gives the objects.
+        pause: Called between two computations; returns when no click waits for the processor.
+    """
+
+    sam: PromptableSam
+    reader: ObjectReader
+    pause: Pause = lambda: None
+
+
 def _grown(records: Sequence[InteractionRecord]) -> list[InteractionRecord]:
-    """The end of a row of requests, from where each holds what the one before held.
+    """The last requests of a sequence in which each holds the clicks of the one before.
 
     A request that lacks a click of the one before it starts the object again.
     """

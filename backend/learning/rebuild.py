@@ -8,6 +8,7 @@ named.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +18,12 @@ from pydantic import TypeAdapter, ValidationError
 from adaptation.errors import InputError, StropError
 from adaptation.learning.adapter import Adapter
 from adaptation.learning.settings import LearnerSettings
-from adaptation.models.sam import PromptableSam
 from backend.learning.events import Began, Forgot, IdleTrained, Learned, Merged, SessionEvent
 from backend.learning.merging import mean_of
-from backend.learning.objects import Embed, ObjectReader
-from backend.learning.session import LearningSession, Pause
+from backend.learning.objects import ReplayContext
+from backend.learning.session import LearningSession
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +35,7 @@ class Rebuilt:
         start: The project's start, where sessions were merged into one.
         differences: What came out otherwise than the journal says, by the session's name: the
             first one of each.
-        elsewhere: Sessions that go on upon another base decoder for the time being.
+        elsewhere: Sessions whose last opening was upon another base decoder.
     """
 
     sessions: dict[str, LearningSession] = field(default_factory=dict)
@@ -43,51 +45,45 @@ class Rebuilt:
 
 
 class Rebuilder:
-    """Lives a project's events again.
+    """Repeats a project's events.
 
     Args:
-        sam: The model.
-        recall: Reads the objects.
-        embed: Gives embeddings of their images.
-        pause: Called between two computations.
+        context: Answers the journal's objects again.
         use_threads: Called with the number of threads that a session was computed with.
         on_event: Called after every event.
     """
 
     def __init__(
         self,
-        sam: PromptableSam,
-        reader: ObjectReader,
-        embed: Embed,
+        context: ReplayContext,
         *,
-        pause: Pause = lambda: None,
         use_threads: Callable[[int], object] = lambda n: None,
         on_event: Callable[[], object] = lambda: None,
     ) -> None:
-        self._sam, self._reader, self._embed = sam, reader, embed
-        self._pause, self._use_threads, self._on_event = pause, use_threads, on_event
+        self._sam, self._reader, self._pause = context.sam, context.reader, context.pause
+        self._use_threads, self._on_event = use_threads, on_event
 
     def rebuild(self, project_id: str, events: Sequence[SessionEvent]) -> Rebuilt:
         """Make all sessions of a project again."""
         found = Rebuilt()
-        resting = _last_of_waking(events)
+        last_of_opening = _last_of_opening(events)
         for number, event in enumerate(events):
             self._pause()
             if isinstance(event, Merged):
                 self._merge(found, event)
             else:
-                self._live_guarded(found, project_id, event)
-                if number in resting and event.session in found.sessions:
+                self._repeat_guarded(found, project_id, event)
+                if number in last_of_opening and event.session in found.sessions:
                     found.sessions[event.session].release()
             self._on_event()
         return found
 
-    def _live_guarded(
+    def _repeat_guarded(
         self, found: Rebuilt, project_id: str, event: Began | Learned | IdleTrained | Forgot
     ) -> None:
         """What cannot be made again ends its session, until that begins anew from the base."""
         try:
-            session = self._lived(found, project_id, event)
+            session = self._repeated(found, project_id, event)
         except StropError as error:
             found.differences.setdefault(event.session, str(error))
             found.sessions.pop(event.session, None)
@@ -98,7 +94,7 @@ class Rebuilder:
                 event.session, f"{what}, in the journal to {event.version}"
             )
 
-    def _lived(
+    def _repeated(
         self, found: Rebuilt, project_id: str, event: Began | Learned | IdleTrained | Forgot
     ) -> LearningSession | None:
         if isinstance(event, Began):
@@ -107,7 +103,7 @@ class Rebuilder:
         if session is None or event.session in found.elsewhere:
             return None
         if isinstance(event, Learned):
-            finished = self._reader.again(project_id, event).session_object(self._embed)
+            finished = self._reader.again(project_id, event).session_object()
             session.train_on(finished, session.answer_again(finished, self._pause), self._pause)
         elif isinstance(event, IdleTrained):
             session.train_idle_again(event.n_begun, self._pause)
@@ -148,7 +144,18 @@ class Rebuilder:
         found.start = dataclasses.replace(mean_of(adapters, event.weights), shares=event.shares)
 
 
-def _last_of_waking(events: Iterable[SessionEvent]) -> set[int]:
+def rebuild_project(
+    context: ReplayContext, project_id: str, events: Sequence[SessionEvent]
+) -> Rebuilt:
+    """Make all sessions of a project again; the log tells what came out otherwise."""
+    logger.info("project %s: its sessions are made again from the journal", project_id)
+    rebuilt = Rebuilder(context).rebuild(project_id, events)
+    for name, difference in rebuilt.differences.items():
+        logger.warning("session %s was not made again as it was: %s", name, difference)
+    return rebuilt
+
+
+def _last_of_opening(events: Iterable[SessionEvent]) -> set[int]:
     """Numbers of the events after which a session's learner is not needed any more."""
     last: dict[str, int] = {}
     over: set[int] = set()

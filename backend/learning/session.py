@@ -1,12 +1,12 @@
-"""One session's learner and the history of what it was taught.
+"""One session's learner and the history of what it was trained on.
 
-A session is a function of what happened to it: objects taught, steps of thinking begun, objects
-forgotten, in this order.  Nothing else moves it, so the history rebuilds it bit for bit, and an
-object that is deleted or rewritten is un-learned by teaching the rest again.
+A session is a function of what happened to it: objects trained on, steps of idle training begun,
+objects un-learned, in this order.  Nothing else changes it, so the history rebuilds it bit for bit,
+and an object that is deleted or rewritten is un-learned by training on the others again.
 
-What was asked on an object is asked again when it is taught, on the views of then and with the
-session's weights of now.  So an object is known by its clicks and its mask alone, which the journal
-holds, and no logits have to be kept anywhere.
+The requests on an object are answered again when it is trained on, on the views of then and with
+the session's weights of now.  So an object is known by its clicks and its mask alone, which the
+journal holds, and no logits have to be kept anywhere.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class AnsweredPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SessionObject:
-    """A finished object as a session is taught it.
+    """A finished object as a session is trained on it.
 
     Args:
         annotation_id: The annotation that it is part of.
         region_id: The region that it became.
-        steps: What was asked on it, oldest first; at least one.
+        steps: The requests on it, oldest first; at least one.
         mask: As submitted, at the image's size.
         encode: Embedding of a view of its image.
     """
@@ -80,7 +80,7 @@ class SessionObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdleStretch:
-    """A stretch of thinking.
+    """A stretch of idle training.
 
     Args:
         n_begun: Steps that were begun: all that it takes to make the stretch again.
@@ -93,10 +93,10 @@ class IdleStretch:
 
 @dataclass(slots=True, eq=False)
 class _Trained:
-    """An entry of the history: an object, and the stretches of thinking that followed it."""
+    """An entry of the history: an object, and the stretches of idle training that followed it."""
 
     finished: SessionObject
-    thought: list[int] = field(default_factory=list)
+    idle_steps: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,7 +145,7 @@ class LearningSession:
         return sum(isinstance(entry, _Trained) for entry in self._history)
 
     def answer_again(self, finished: SessionObject, pause: Pause) -> list[StoredPrompt]:
-        """What was asked on an object, asked again; this alone changes nothing.
+        """The requests on an object, answered again; this alone changes nothing.
 
         Raises:
             StropError: Its image cannot be read, or the answers are not finite.
@@ -161,7 +161,7 @@ class LearningSession:
     def train_on(
         self, finished: SessionObject, asked: Sequence[StoredPrompt], pause: Pause
     ) -> ObjectReport:
-        """Learn from a finished object, of which was :meth:`asked` just before."""
+        """Train on a finished object whose requests :meth:`answer_again` has just answered."""
         learner, mask = self._running(), decode_rle(finished.mask)
         report = learner.observe_mask(asked, finished.clicks, mask, finished.encode, pause)
         self._adapter = learner.adapter
@@ -182,11 +182,11 @@ class LearningSession:
         self._adapter = self._running().adapter
         last = self._history[-1]
         if n_begun and isinstance(last, _Trained):
-            last.thought.append(n_begun)
+            last.idle_steps.append(n_begun)
         return IdleStretch(n_begun=n_begun, n_steps=n_steps)
 
     def train_idle_again(self, n_begun: int, pause: Pause) -> IdleStretch:
-        """Begin as many steps as were begun when the session thought for itself."""
+        """Begin as many steps as were begun in the stretch that is repeated."""
         left = n_begun
 
         def is_enough() -> bool:
@@ -198,10 +198,10 @@ class LearningSession:
         return self.train_idle(is_enough, pause)
 
     def unlearn(self, annotation_id: str, pause: Pause) -> int:
-        """Un-learn an annotation: everything after it is taught again without it.
+        """Un-learn an annotation: everything after it is repeated without it.
 
         Returns:
-            Objects forgotten; 0 where the annotation taught nothing.
+            Objects un-learned; 0 where the session was not trained on the annotation.
         """
         found = [i for i, entry in enumerate(self._history) if _is_of(entry, annotation_id)]
         if not found:
@@ -214,7 +214,7 @@ class LearningSession:
         self._begin(origin)
         for entry in again:
             if not _is_of(entry, annotation_id):
-                self._live_again(entry, pause)
+                self._repeat(entry, pause)
         return len(found)
 
     def restart(self, settings: LearnerSettings, seed: int) -> None:
@@ -222,19 +222,19 @@ class LearningSession:
         self._begin(_Restart(self._adapter, settings, seed))
 
     def release(self) -> None:
-        """Give the memory of the learner back, when only :meth:`restart` will follow."""
+        """Free the learner's memory, when only :meth:`restart` will follow."""
         self._learner = None
 
     def _begin(self, origin: _Restart) -> None:
         self._origin, self._learner = origin, None
         self._history.append(origin)
 
-    def _live_again(self, entry: _Trained | _Restart, pause: Pause) -> None:
+    def _repeat(self, entry: _Trained | _Restart, pause: Pause) -> None:
         if isinstance(entry, _Restart):
             self.restart(entry.settings, entry.seed)
             return
         self.train_on(entry.finished, self.answer_again(entry.finished, pause), pause)
-        for n_begun in entry.thought:
+        for n_begun in entry.idle_steps:
             self.train_idle_again(n_begun, pause)
 
     def _running(self) -> OnlineLearner:
@@ -259,7 +259,7 @@ def answering(sam: PromptableSam, adapter: Adapter) -> WeightsAt:
 def ask(
     interaction: InteractivePredictor, finished: SessionObject, weights: WeightsAt, pause: Pause
 ) -> Iterator[Answer]:
-    """Ask again what was asked on an object, each answer fed back into the next question."""
+    """Answer the requests on an object again, each answer fed back into the next one."""
     state: ObjectState | None = None
     for step in finished.steps:
         pause()

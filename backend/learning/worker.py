@@ -1,9 +1,9 @@
 """Sessions that learn behind the replies: one background thread, many sessions, clicks first.
 
 A click is answered with its session's weights as they stand; nothing slow happens on its way.
-Finished masks are taught on a thread of their own, which stands still while any click is at work
-and, when nothing is left to teach, uses the annotators' thinking time.  A session with nothing to
-gain costs nothing.
+Sessions are trained on finished masks on a thread of their own, which pauses while any click is
+being answered.  When no object waits, it trains on in the idle time (Schön et al. 2024, arXiv
+2404.08421, call it the annotator's thinking time).  A session with nothing to gain costs nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ from adaptation.storage.album import Album
 from adaptation.types import Embedding
 from backend.embeddings.encoder import Encoder
 from backend.images.loader import ImageIdentity, TaskImage
+from backend.learning.adapter_store import AdapterStore
+from backend.learning.catch_up import CatchUp
 from backend.learning.manager import OnlineOptions, SessionManager
+from backend.learning.objects import ObjectReader, ReplayContext
+from backend.learning.session_log import SessionLog
 from backend.threads import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -54,32 +58,36 @@ class OnlineLearning:
 
     Args:
         sam: The shared model.
-        encoder: Gives embeddings of the objects that are replayed.
-        journal: Where everything that moves a session goes.
+        images: Give embeddings of the objects that are replayed.
+        journal: Where everything that changes a session goes.
         settings: How sessions learn.
         options: How sessions are kept.
-        album: Images that were clicked on before.
     """
 
     def __init__(
         self,
         sam: PromptableSam,
-        encoder: Encoder,
+        images: KnownImages,
         journal: Journal,
         settings: LearnerSettings,
         options: OnlineOptions,
-        album: Album,
     ) -> None:
-        self._images = KnownImages(encoder, album)
+        self._images = images
         self._at_work, self._n_due = 0, 1  # the first thing due is what was missed
         self._quiet = threading.Condition()
         self._due: queue.SimpleQueue[tuple[SubmissionRecord, Sequence[Link]] | None]
         self._due = queue.SimpleQueue()
         self._is_stopping = threading.Event()
         self._journal, self._missed = journal, _Again(*MISSED_WAITS_S)
-        self._manager = SessionManager(
-            sam, journal, settings, options, self._images.embed, self._wait_for_quiet
+        reader = ObjectReader(journal, images.embed)
+        context = ReplayContext(sam=sam, reader=reader, pause=self._wait_for_quiet)
+        self.adapters = AdapterStore(
+            sam, options.folder, max_sessions=options.max_sessions, ttl_s=options.ttl_s
         )
+        """What sessions answer with."""
+        log = SessionLog(journal, self.adapters, sam.decoder_id)
+        self._manager = SessionManager(context, log, settings, options)
+        self._catch_up = CatchUp(context, log, self._manager)
         self._n_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="learning", daemon=True)
         self._thread.start()
@@ -88,7 +96,7 @@ class OnlineLearning:
 
     @contextmanager
     def click(self) -> Iterator[None]:
-        """Learning stands still inside."""
+        """Training pauses inside."""
         with self._quiet:
             self._at_work += 1
         try:
@@ -109,13 +117,13 @@ class OnlineLearning:
     # Behind the reply --------------------------------------------------------------------------
 
     def finished(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
-        """Teach the session, or make it forget; returns at once."""
+        """Have the session trained on it, or un-learn it; returns at once."""
         with self._quiet:
             self._n_due += 1
         self._due.put((submission, links))
 
     def stop(self, timeout_s: float) -> None:
-        """End learning; what was not taught yet is taught at the next start."""
+        """End learning; what was not trained on yet is caught up with at the next start."""
         self._is_stopping.set()
         self._due.put(None)
         with self._quiet:
@@ -123,41 +131,41 @@ class OnlineLearning:
         self._thread.join(timeout_s)
 
     def idle(self) -> bool:
-        """Whether nothing is left to teach, and nobody thinks."""
+        """Whether no object waits, and no session can gain by idle training."""
         with self._quiet:
             return self._n_due == 0 and self._manager.is_at_rest()
 
     def _run(self) -> None:
         torch.set_num_threads(self._n_threads)
         lower_priority(LEARNING_NICENESS)
-        self._lasting("make sessions again", self._manager.rebuild_missing)
-        self._take_up()
+        self._lasting("make sessions again", self._catch_up.rebuild_missing)
+        self._look_for_missed()
         self._done()
         while not self._is_stopping.is_set():
             if self._missed.is_due():
-                self._take_up()
+                self._look_for_missed()
             try:
                 is_over = not self._merge_or_train_idle()
-                lesson = self._due.get(block=is_over, timeout=self._missed.left_s())
+                due = self._due.get(block=is_over, timeout=self._missed.left_s())
             except queue.Empty:
                 continue
-            if lesson is not None:
-                self._learn(*lesson)
+            if due is not None:
+                self._learn(*due)
                 self._done()
 
     def _done(self) -> None:
         with self._quiet:
             self._n_due -= 1
 
-    def _take_up(self) -> None:
-        """Whatever is in the journal and was never learned: of the last run, or failed since."""
+    def _look_for_missed(self) -> None:
+        """Train on what the journal holds and was never learned: missed, or failed since."""
         self._missed.begin()
-        self._lasting("take up what was missed", self._take_up_all)
+        self._lasting("catch up with the journal", self._catch_up_on_all)
         if not self._missed.is_wanted:
             self._missed.rest()
 
-    def _take_up_all(self) -> None:
-        for work in self._manager.take_up():
+    def _catch_up_on_all(self) -> None:
+        for work in self._catch_up.missed():
             if self._is_stopping.is_set():
                 return
             self._lasting("learn what was missed", work)
@@ -208,7 +216,7 @@ class OnlineLearning:
         while not self._is_stopping.wait(wait_s):
             try:
                 self._journal.check_writable()
-                self._manager.rebuild_missing()
+                self._catch_up.rebuild_missing()
                 return True
             except StropError as error:
                 logger.debug("the journal does not answer yet: %s", error)
@@ -216,13 +224,15 @@ class OnlineLearning:
         return False
 
     def _merge_or_train_idle(self) -> bool:
-        """Make a start that is due, or think a stretch; False when nothing is left to gain."""
+        """Merge what is due, or train in idle time; False when nothing is left to gain."""
         if self._is_stopping.is_set():
             return False
         self._wait_for_quiet()
         if self._guarded("make a new start of what sessions learned", self._manager.merge):
             return True
-        return self._guarded("think", lambda: self._manager.train_idle(self._is_wanted_elsewhere))
+        return self._guarded(
+            "train in idle time", lambda: self._manager.train_idle(self._is_wanted_elsewhere)
+        )
 
     def _guarded(self, what: str, work: Callable[[], object]) -> bool:
         """Nothing that goes wrong with one object may end learning; the log says so."""

@@ -14,6 +14,7 @@ from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import Encode
 from adaptation.proposals.features import default_features
 from adaptation.proposals.feedback import FeedbackSettings, References, TaughtGenerator
+from adaptation.proposals.hybrid_prompts import HybridPrompts, PropertyPrompt
 from adaptation.proposals.interface import Context, Generator, ProposalImage
 from adaptation.proposals.memory import MemoryGenerator, MemorySettings, ObjectMemory
 from adaptation.proposals.mutual import MutualBank, MutualGenerator, MutualSettings
@@ -35,12 +36,14 @@ class KnowledgeOptions:
             the image.
         max_regions: Proposals of one image at most.
         min_score: Less sure regions are not proposed.
+        max_area: Anomalies that cover more of the image than this are left out.
     """
 
     look_for: LookFor = "similar"
     mutual_from: int = 20
     max_regions: int = 20
     min_score: float = 0.5
+    max_area: float = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -152,7 +155,10 @@ class ProjectKnowledge:
         proposer = Proposer(
             generator=generator,
             refiner=self.refiner,
-            settings=ProposerSettings(min_score=self.options.min_score),
+            settings=ProposerSettings(
+                min_score=self.options.min_score,
+                prompts=HybridPrompts(property=PropertyPrompt(area=self.options.max_area)),
+            ),
             saliency=self._saliency,
         )
         found = proposer.propose(image, context, encode=encode)

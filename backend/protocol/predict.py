@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from adaptation.errors import ProtocolError
 from backend.protocol import fields
@@ -40,13 +40,10 @@ class PredictRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetupRequest:
-    """A /setup request; the token opens Label Studio's API only where legacy tokens are allowed."""
+    """What of a /setup request is read: not its access token, the settings hold one."""
 
     project_id: str | None
     label_config_text: str
-    hostname: str | None
-    access_token: str | None = field(repr=False)
-    extra_params: object = None
 
 
 def parse_predict(body: object) -> PredictRequest:
@@ -87,11 +84,8 @@ def parse_setup(body: object) -> SetupRequest:
         ProtocolError: The body is not an object or holds no labeling config.
     """
     request = fields.mapping(body, "the request")
-    project, hostname, token = (request.get(k) for k in ("project", "hostname", "access_token"))
+    project = request.get("project")
     return SetupRequest(
         project_id=parse_project_id(project) if project else None,
         label_config_text=fields.text(request.get("schema"), "schema"),
-        hostname=hostname if isinstance(hostname, str) and hostname else None,
-        access_token=token if isinstance(token, str) and token else None,
-        extra_params=request.get("extra_params"),
     )

@@ -329,7 +329,7 @@ class ClickHandler:
     def _look_ahead(self, served: ServedModel, job: ClickJob, answer: Answer) -> None:
         if self._ahead is None:
             return
-        is_quiet = not self._turns.n_present() and self._ahead.is_idle()
+        is_quiet = not len(self._turns) and self._ahead.is_idle()
         if not is_quiet or answer.predicted_iou >= LIKELY_DONE:
             return
         view = served.interaction.next_view(answer)

@@ -80,7 +80,7 @@ class NewestWinsQueue:
         finally:
             self._leave(key, line, ticket)
 
-    def n_present(self) -> int:
+    def __len__(self) -> int:
         """Requests at work and waiting, of all objects."""
         with self._lock:
             return sum(line.present for line in self._lines.values())

@@ -112,6 +112,11 @@ class SegmentationService:
         return self._clicks.served.version
 
     @property
+    def served(self) -> ServedModel:
+        """What answers clicks now."""
+        return self._clicks.served
+
+    @property
     def journal(self) -> Journal:
         """What is kept of everything; for reading."""
         return self._journal
@@ -180,6 +185,14 @@ class SegmentationService:
             StoreError: It cannot be kept.
         """
         self._submissions.receive(body)
+
+    def drain(self, timeout_s: float = 60.0) -> None:
+        """Wait until what was submitted is in the journal, linked, and handed to learning.
+
+        Raises:
+            TimeoutError: It took longer.
+        """
+        self._submissions.drain(timeout_s)
 
     def _look_for_missed(self) -> None:
         if self._missed is not None:

@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from itertools import islice
 
 from adaptation.errors import InputError, ProtocolError, StoreError, StropError
@@ -91,6 +92,13 @@ class SubmissionHandler:
     def learn_with(self, learning: Learning) -> None:
         """From now on, this learns from what is submitted."""
         self._learning = learning
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until what is queued is done; TimeoutError where it took longer."""
+        try:
+            self._behind.submit(lambda: None).result(timeout_s)
+        except FutureTimeoutError:  # TimeoutError itself from Python 3.11 on
+            raise TimeoutError(f"Submissions were still at work after {timeout_s:g} s.") from None
 
     def close(self) -> None:
         """Finish what is queued."""

@@ -355,6 +355,9 @@ class ProposalSettings(Section):
     min_score: float = Field(
         default=0.5, ge=0, le=1, description="Less sure regions are not proposed."
     )
+    max_area: float = Field(
+        default=0.3, gt=0, le=1, description="Anomalies that cover more of the image are left out."
+    )
     max_regions: int = Field(default=20, ge=1, le=200, description="Proposals of one task at most.")
     mutual_from: int = Field(
         default=20,

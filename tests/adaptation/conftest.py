@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from segment_anything.modeling import (
     ImageEncoderViT,
@@ -15,8 +16,10 @@ from segment_anything.modeling import (
     Sam,
     TwoWayTransformer,
 )
+from torch import Tensor
 
 from adaptation.models.sam import PromptableSam
+from adaptation.types import Embedding
 
 
 def tiny_vit_sam(seed: int = 0, input_size: int = 64, dim: int = 16) -> Sam:
@@ -49,6 +52,14 @@ def tiny_vit_sam(seed: int = 0, input_size: int = 64, dim: int = 16) -> Sam:
         ),
     )
     return sam.eval()
+
+
+def upscaled(sam: PromptableSam, low_res_logits: Tensor, embedding: Embedding) -> Tensor:
+    """Logits ``[B, T, h, w]`` at the image's size, as SAM's own `postprocess_masks` has them."""
+    frame, (height, width) = (sam.input_size, sam.input_size), embedding.input_size
+    framed = F.interpolate(low_res_logits, frame, mode="bilinear", align_corners=False)
+    unpadded = framed[..., :height, :width]
+    return F.interpolate(unpadded, embedding.original_size, mode="bilinear", align_corners=False)
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,16 @@ import yaml
 from numpy.typing import NDArray
 
 from adaptation.journal import EventRecord
-from backend.learning.worker import OnlineLearning
+from adaptation.predictor.zoom import View
+from adaptation.storage.album import Album
+from adaptation.types import Embedding
+from backend.embeddings.encoder import Encoder
+from backend.learning.manager import OnlineOptions
+from backend.learning.worker import KnownImages, OnlineLearning
 from backend.protocol.brush_rle import encode_brush
 from backend.service.service import SegmentationService
+from backend.settings import load_learner
+from backend.wiring import build_embeddings, build_images
 from tests.backend.payloads import Payload, keypoint, region, submission
 from tests.backend.service_kit import (
     HEIGHT,
@@ -28,16 +36,17 @@ from tests.backend.service_kit import (
     pixels_of,
     regions_of,
     running_service,
+    settings_for,
 )
+from tests.learner_settings import pinned
 
-FAST: dict[str, Any] = {
-    "steps": 2,
-    "think_steps": 2,
-    "think_patience": 1,
-    "keep_out": 2,
-    "half": False,
-    "guard": {"least_overlap": 0.0, "agreement": 0.0},
-}
+FAST: dict[str, Any] = pinned(
+    steps=2,
+    think_steps=2,
+    think_patience=1,
+    keep_out=2,
+    guard={"least_overlap": 0.0, "agreement": 0.0},
+)
 """A learner that is quick, and that learns from anything."""
 
 IMAGES = [data_uri(pixels_of(seed)) for seed in range(3)]
@@ -77,14 +86,36 @@ def learning_service(
         yield service
 
 
+class SpoiledImages(KnownImages):
+    """Images whose embeddings are spoiled on their way to learning, if wanted."""
+
+    spoil: Callable[[Embedding], Embedding] | None = None
+
+    def embed(self, image_id: str, view: View) -> Embedding:
+        found = super().embed(image_id, view)
+        return found if self.spoil is None else self.spoil(found)
+
+
+def learn_from_spoiled_images(service: SegmentationService, folder: Path) -> SpoiledImages:
+    """Let a service learn anew, with nothing in memory, from images that the test may spoil."""
+    settings, sam = settings_for(folder), service.served.interaction.sam
+    encoder = Encoder(sam, build_images(settings, None), build_embeddings(settings))
+    images = SpoiledImages(encoder, Album(settings.album_dir))
+    learner = load_learner(folder / "learner.yaml")
+    options = OnlineOptions(scope="project", folder=settings.adapters_dir)
+    learning = OnlineLearning(sam, images, service.journal, learner, options)
+    service.swap(replace(service.served, learning=learning))
+    return images
+
+
 def learning_of(service: SegmentationService) -> OnlineLearning:
-    found = service._clicks.served.learning
+    found = service.served.learning
     assert isinstance(found, OnlineLearning)
     return found
 
 
 def rest(service: SegmentationService, timeout_s: float = 120) -> None:
-    """Wait until everything submitted is taught, and nobody thinks any more."""
+    """Wait until everything submitted is trained on, and no session gains any more."""
     handed_over(service)
     end = time.monotonic() + timeout_s
     while not learning_of(service).idle():
@@ -94,7 +125,7 @@ def rest(service: SegmentationService, timeout_s: float = 120) -> None:
 
 def handed_over(service: SegmentationService) -> None:
     """Wait until everything submitted is in the journal, linked, and told to learning."""
-    service._submissions._behind.submit(lambda: None).result(60)
+    service.drain(60)
 
 
 def draw(

@@ -11,12 +11,26 @@ import torch
 
 from adaptation.predictor.zoom import View
 from adaptation.types import Embedding
+from backend.embeddings.cache import EmbeddingCache
 from backend.embeddings.store import EmbeddingKey, pack
 
 SIDE = 8
 GUIDE = (6, 8, 3)
 N_BYTES = 2 * 4 * SIDE * SIDE + 6 * 8 * 3
 """Bytes of one of these embeddings in half precision."""
+
+
+def holds(cache: EmbeddingCache, key: EmbeddingKey) -> bool:
+    """Whether an embedding is in the cache, its store included: then nobody has to make it."""
+
+    def missing() -> Embedding:
+        raise LookupError("it is not there")
+
+    try:
+        cache.get(key, missing)
+    except LookupError:
+        return False
+    return True
 
 
 def until(condition: Callable[[], bool], limit_s: float = 60) -> None:

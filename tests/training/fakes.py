@@ -15,7 +15,7 @@ from torch import Tensor
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import Answer, Encode
 from adaptation.types import Embedding, MaskPrediction, Prompt, Size
-from tests.adaptation.conftest import tiny_vit_sam
+from tests.adaptation.conftest import tiny_vit_sam, upscaled
 
 SIZE = 64
 Mask = NDArray[np.bool_]
@@ -127,7 +127,7 @@ class OneStepLearner:
             prediction = self._sam.decode(
                 encode(view), [answer.prompt], weights=dict(self._weights)
             )
-            logits = self._sam.upscale(prediction.low_res_logits, answer.embedding)
+            logits = upscaled(self._sam, prediction.low_res_logits, answer.embedding)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
                 logits, target.expand_as(logits)
             )

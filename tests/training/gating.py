@@ -11,6 +11,7 @@ from adaptation.models.base_decoder import save_base
 from adaptation.models.sam import PromptableSam
 from adaptation.storage.datasets import FolderSet
 from adaptation.types import Click, Prompt
+from tests.adaptation.conftest import upscaled
 from tests.training.fakes import tiny_model, write_discs
 
 
@@ -37,7 +38,7 @@ def trained(root: Path, n_steps: int = 40, seed: int = 0) -> dict[str, torch.Ten
         middle = Click(x=float(columns.mean()), y=float(rows.mean()), is_positive=True)
         embedding = sam.embed(dataset.image(ref.stem))
         answer = sam.decode(embedding, [Prompt(clicks=(middle,))], weights=dict(weights))
-        logits = sam.upscale(answer.low_res_logits, embedding)
+        logits = upscaled(sam, answer.low_res_logits, embedding)
         target = torch.from_numpy(mask).float().expand_as(logits)
         balance = (1 - target).sum() / target.sum()
         loss = torch.nn.functional.binary_cross_entropy_with_logits(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "--adapt", help="none; online; both: frozen beside online; seed: frozen beside the baseline."
 )
 @click.option("--learner", type=FILE, help="YAML file of the learner, see configs/learner.yaml.")
-@click.option("--think", type=int, help="Stretches of thinking time after each object.")
+@click.option("--think", type=int, help="Stretches of idle training after each object.")
 @click.option("--objects", type=int, help="Draw this many objects.")
 @click.option("--all-objects", is_flag=True, help="Take all objects instead of a sample.")
 @click.option("--seed", type=int, help="Of the sample, the orders, noisy clicks and learners.")

@@ -80,41 +80,21 @@ class SeedLearner:
     def observe_click(self, answer: Answer) -> None:
         """One step on the clicked cells."""
         labels = torch.full((self._sam.low_res_size,) * 2, UNLABELLED, dtype=torch.int8)
-        self._step(_Sample(answer.prompt, answer.embedding, self._with_clicks(labels, answer)))
+        labels = with_clicks(labels, answer, self._sam.input_size)
+        self._step(_Sample(answer.prompt, answer.embedding, labels))
 
     def observe_mask(
         self, answers: Sequence[Answer], mask: NDArray[np.bool_], encode: Encode
     ) -> None:
         """One step on a remembered object, one on this one."""
         answer = answers[-1]
-        labels = self._with_clicks(self._eroded(mask, answer), answer)
+        labels = eroded(mask, answer, self._sam, self._settings.erosion)
+        labels = with_clicks(labels, answer, self._sam.input_size)
         sample = _Sample(answer.prompt, answer.embedding, labels)
         if self._memory:
             self._step(self._memory[int(self._rng.integers(len(self._memory)))])
         self._step(sample)
         self._memory.append(sample)
-
-    def _eroded(self, mask: NDArray[np.bool_], answer: Answer) -> Tensor:
-        """The view's part of a mask as labels on the low-resolution grid, the band left out."""
-        view, size = answer.view, self._sam.low_res_size
-        stride = self._sam.input_size / size
-        height, width = (max(1, round(side / stride)) for side in answer.embedding.input_size)
-        part = mask[view.y0 : view.y1, view.x0 : view.x1].astype(np.uint8)
-        small = cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST)
-        cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-        labels = np.full((size, size), UNLABELLED, np.int8)
-        for value, region in ((0, 1 - small), (1, small)):
-            core = cv2.erode(region, cross, iterations=self._settings.erosion)
-            labels[:height, :width][core > 0] = value
-        return torch.from_numpy(labels)
-
-    def _with_clicks(self, labels: Tensor, answer: Answer) -> Tensor:
-        """Labels with the clicked cells set to what the clicks say, in place."""
-        stride = self._sam.input_size / labels.shape[-1]
-        clicks = LowResClicks.of(answer.prompt, answer.embedding, stride, labels.device)
-        cells = clicks.points.round().long().clamp(0, labels.shape[-1] - 1)
-        labels[cells[:, 1], cells[:, 0]] = (clicks.signs > 0).to(labels.dtype)
-        return labels
 
     def _step(self, sample: _Sample) -> None:
         """One Adam step on a sample; a step that is not finite is left out."""
@@ -153,3 +133,43 @@ class SeedFactory:
     def identity(self) -> Mapping[str, Any]:
         """The settings as plain values."""
         return {"kind": "seed", **dataclasses.asdict(self.settings)}
+
+
+def eroded(mask: NDArray[np.bool_], answer: Answer, sam: PromptableSam, iterations: int) -> Tensor:
+    """An answer's part of a mask as labels, the band along the border left out.
+
+    Args:
+        mask: ``[H, W]`` bool, at the image's size.
+        answer: Says on which view.
+        sam: The model; labels are on the grid of its low-resolution logits.
+        iterations: Erosions with the cross element on either side of the border.
+
+    Returns:
+        ``[h, w]`` int8: 1 object, 0 background, -1 no label.
+    """
+    view, size = answer.view, sam.low_res_size
+    stride = sam.input_size / size
+    height, width = (max(1, round(side / stride)) for side in answer.embedding.input_size)
+    part = mask[view.y0 : view.y1, view.x0 : view.x1].astype(np.uint8)
+    small = cv2.resize(part, (width, height), interpolation=cv2.INTER_NEAREST)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    labels = np.full((size, size), UNLABELLED, np.int8)
+    for value, region in ((0, 1 - small), (1, small)):
+        core = cv2.erode(region, cross, iterations=iterations)
+        labels[:height, :width][core > 0] = value
+    return torch.from_numpy(labels)
+
+
+def with_clicks(labels: Tensor, answer: Answer, input_size: int) -> Tensor:
+    """Labels ``[h, w]`` with the clicked cells set to what the clicks say, in place.
+
+    Args:
+        labels: As of :func:`eroded`.
+        answer: With its prompt.
+        input_size: Side of the model's frame, in pixels.
+    """
+    stride = input_size / labels.shape[-1]
+    clicks = LowResClicks.of(answer.prompt, answer.embedding, stride, labels.device)
+    cells = clicks.points.round().long().clamp(0, labels.shape[-1] - 1)
+    labels[cells[:, 1], cells[:, 0]] = (clicks.signs > 0).to(labels.dtype)
+    return labels

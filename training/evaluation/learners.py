@@ -24,11 +24,11 @@ class OnlineSession:
     """The service's learner in the evaluation's stream.
 
     Clicks are learned from in the answer itself (the corrector), finished masks right after they
-    are submitted, and then the annotator's thinking time is used.
+    are submitted, and then for a while in idle time.
 
     Args:
         learner: The session's own.
-        stretches: Stretches of thinking time after each object at most; it ends sooner when
+        stretches: Stretches of idle training after each object at most; it ends sooner when
             nothing more is to be gained.
     """
 
@@ -51,7 +51,7 @@ class OnlineSession:
     def observe_mask(
         self, answers: Sequence[Answer], mask: NDArray[np.bool_], encode: Encode
     ) -> None:
-        """Learn from a finished object, then think."""
+        """Learn from a finished object, then train in idle time."""
         self._learner.observe_mask(answers, answers[-1].state.clicks, mask, encode)
         for _ in range(self._stretches):
             if self._learner.train_idle() == 0:
@@ -64,7 +64,7 @@ class OnlineFactory:
 
     Args:
         settings: How they learn.
-        stretches: Stretches of thinking time after each object at most.
+        stretches: Stretches of idle training after each object at most.
     """
 
     settings: LearnerSettings

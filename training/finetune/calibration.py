@@ -289,7 +289,7 @@ def run(config: CalibrationConfig, command: str = "strop-train calibrate") -> No
         for step, scores in enumerate((held_out.scores, change.scores(held_out))):
             values = {f"eval_{name}": value for name, value in measured(held_out, scores).items()}
             write_row(config.run, {"step": step, **values})
-    story = RunSummary(
+    summary = RunSummary(
         command=command,
         identity=identity,
         notes={"left_out": {reason: asdict(group) for reason, group in left_out.items()}},
@@ -297,7 +297,7 @@ def run(config: CalibrationConfig, command: str = "strop-train calibrate") -> No
         minutes=(time.monotonic() - started) / 60,
         n_starts=1,
     )
-    write_result(config.run, sam, calibrated(sam, change), story)
+    write_result(config.run, sam, calibrated(sam, change), summary)
 
 
 def _identity(

@@ -78,27 +78,27 @@ def write_checkpoint(run: Path, content: Mapping[str, Any], step: int) -> None:
 
 
 def write_result(
-    run: Path, sam: PromptableSam, decoder: Mapping[str, Tensor], story: RunSummary
+    run: Path, sam: PromptableSam, decoder: Mapping[str, Tensor], summary: RunSummary
 ) -> None:
     """Write `decoder.safetensors` and `report.json`.
 
     Raises:
         StoreError: The disk is full; the checkpoint holds everything.
     """
-    stage = str(story.identity["stage"])
-    origin = provenance(story.command)
-    details = {"commit": origin["commit"], "steps": story.steps, **story.identity}
+    stage = str(summary.identity["stage"])
+    origin = provenance(summary.command)
+    details = {"commit": origin["commit"], "steps": summary.steps, **summary.identity}
     try:
         card = save_base(run / DECODER, sam, decoder, stage, details)
         report = {
             **origin,
-            **story.identity,
+            **summary.identity,
             "result": {"file": DECODER, "decoder_id": card.decoder_id, "parent": card.parent},
-            "steps": story.steps,
-            "minutes": round(story.minutes, 2),
-            "starts": story.n_starts,
+            "steps": summary.steps,
+            "minutes": round(summary.minutes, 2),
+            "starts": summary.n_starts,
             **first_and_last(read_log(run / LOG)),
-            **story.notes,
+            **summary.notes,
         }
         write_json(run / REPORT, report)
     except OSError as error:

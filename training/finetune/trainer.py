@@ -174,7 +174,7 @@ class Trainer:
         bar.close()
         self.save()
         if self._rank.is_first:
-            write_result(config.run, self.policy.sam, self.policy.decoder(), self._story())
+            write_result(config.run, self.policy.sam, self.policy.decoder(), self._summary())
 
     def step(self) -> MetricSums:
         """One optimiser step; returns what it saw, summed over all ranks."""
@@ -284,7 +284,7 @@ class Trainer:
     def _elapsed_s(self) -> float:
         return self._spent_s + time.monotonic() - self._started
 
-    def _story(self) -> RunSummary:
+    def _summary(self) -> RunSummary:
         return RunSummary(
             command=self._command,
             identity=self.identity(),

@@ -135,13 +135,13 @@ def click_through(
 ) -> list[float]:
     """Click one object as the evaluation's central annotator does; the IoU after every click."""
     image, truth = dataset.image(ref.stem), dataset.mask(ref)
-    encode = _Views(predictor.sam, image)
+    encode, size = _Views(predictor.sam, image), (truth.shape[0], truth.shape[1])
     annotator = Annotator(truth, _RULES, name=f"{ref.stem}/{ref.label}")
     annotator.begin()
     ious: list[float] = []
     state: ObjectState | None = None
     while True:
-        answer = predictor.answer(encode, truth.shape, annotator.clicks, None, state)
+        answer = predictor.answer(encode, size, annotator.clicks, None, state)
         mask, state = predictor.mask(answer), answer.state
         ious.append(iou(mask, truth))
         if ious[-1] >= _RULES.target or not annotator.reply(mask):

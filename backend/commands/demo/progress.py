@@ -12,6 +12,7 @@ N_MIGRATIONS = 396
 """Steps in which Label Studio 1.23.2 makes its database."""
 
 EVERY_S = 5.0
+UNCHANGED_EVERY_S = 20.0
 
 
 class Progress:
@@ -31,16 +32,21 @@ class Progress:
     ) -> None:
         self._database, self._echo, self._clock = database, echo, clock
         self._started = self._told_at = clock()
+        self._told = ""
 
     def tell(self, is_up: dict[str, bool]) -> None:
         """Say a line about the programs, by name, if the last one was some seconds ago."""
         now = self._clock()
-        if now - self._told_at < EVERY_S:
+        waited_s = now - self._told_at
+        if waited_s < EVERY_S:
             return
-        self._told_at = now
         doing = {"Label Studio": self._label_studio(), "Strop": "loading its model"}
         said = [f"{name}: {'ready' if up else doing[name]}" for name, up in is_up.items()]
-        self._echo(f"  {now - self._started:3.0f} s   {'   '.join(said)}")
+        line = "   ".join(said)
+        if line == self._told and waited_s < UNCHANGED_EVERY_S:
+            return
+        self._told, self._told_at = line, now
+        self._echo(f"  {now - self._started:3.0f} s   {line}")
 
     def _label_studio(self) -> str:
         n_done = n_migrations(self._database)

@@ -9,7 +9,7 @@ import click
 
 from adaptation.errors import StoreError, StropError
 from adaptation.journal import Journal
-from backend.commands.doctor import machine, project, studio
+from backend.commands.doctor import machine, packages, project, studio
 from backend.commands.doctor.findings import Finding, Level, fail, warn
 from backend.label_studio.client import LabelStudioClient, LabelStudioError, MlBackend
 from backend.settings import Settings
@@ -65,6 +65,7 @@ def examine(
     settings: Settings, *, project_id: str | None, fix: bool, backend_url: str
 ) -> Iterator[Finding]:
     """All checks: the quick ones first, the model, which takes seconds to load, last."""
+    yield from packages.check_packages()
     yield from machine.check_journal(settings)
     yield from machine.check_server(settings)
     yield from _connections(settings, project_id=project_id, fix=fix, backend_url=backend_url)

@@ -7,6 +7,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
@@ -14,8 +15,10 @@ from typing import NoReturn
 import pytest
 from sqlalchemy import create_engine, text
 
-from adaptation.journal import InteractionRecord, Journal, database
+from adaptation.errors import StoreError
+from adaptation.journal import Journal, database
 from adaptation.journal.append import add_interaction
+from tests.adaptation.journal import raw
 from tests.adaptation.journal.samples import interaction, square, submission
 
 
@@ -173,9 +176,9 @@ def assert_intact(url: str) -> None:
     engine.dispose()
 
 
-def test_an_append_cut_off_halfway_leaves_nothing(journal: Journal) -> None:
+def test_an_append_cut_off_halfway_leaves_nothing(journal: Journal, journal_url: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        with journal._database.writing() as connection:
+        with raw.writing(journal_url) as connection:
             add_interaction(connection, interaction("half"))
             raise KeyboardInterrupt
     assert list(journal.entries()) == []
@@ -199,25 +202,41 @@ def test_a_fork_goes_on_with_connections_of_its_own(journal: Journal, journal_ur
 
 
 @forks
-def test_a_fork_while_another_thread_writes_is_not_locked_out(journal: Journal) -> None:
-    with journal._database.writing():
-        child = Child(lambda say: say(str(journal._database._lock.locked())))
-        assert child.lines.read() == "False\n"
+def test_a_fork_while_another_thread_writes_does_not_inherit_its_lock(
+    journal: Journal, journal_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def try_to_write(say: Callable[[str], None]) -> None:
+        try:
+            with shared.writing():
+                say("written")
+        except StoreError as error:
+            say(str(error))
+
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.2)
+    with raw.opened(journal_url) as shared, shared.writing():
+        child = Child(try_to_write)
+        told = child.lines.read()
     assert child.wait() == 0
+    # It meets the parent's transaction, not the lock of a thread that it does not have.
+    assert "Another process has kept the journal locked" in told
 
 
 def test_a_commit_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(database, "SYNCHRONOUS", "FULL")
-    with Journal(f"sqlite:///{tmp_path}/journal.db") as journal:
-        with journal._database.writing() as connection:
-            assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
-            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    Journal(f"sqlite:///{tmp_path}/journal.db").close()
+    with raw.writing(f"sqlite:///{tmp_path}/journal.db") as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
-def test_a_reader_does_not_make_a_writer_wait(journal: Journal) -> None:
+def test_a_reader_does_not_make_a_writer_wait(journal: Journal, journal_url: str) -> None:
     journal.append_interaction(interaction("a", masks=[square(0, 0, 3)]))
-    with journal._database.reading() as connection:
-        connection.execute(text("SELECT count(*) FROM journal_interactions"))
-        journal.append_interaction(interaction("b"))
-    assert isinstance(list(journal.interactions())[-1], InteractionRecord)
+    count = text("SELECT count(*) FROM journal_interactions")
+    with raw.reading(journal_url) as connection, ThreadPoolExecutor(1) as pool:
+        assert connection.scalar(count) == 1
+        receipt = pool.submit(journal.append_interaction, interaction("b")).result(10)
+        assert receipt.is_new, "written while the reader's transaction is open"
+        if connection.dialect.name == "sqlite":  # PostgreSQL's statements each see the latest
+            assert connection.scalar(count) == 1, "the reader sees what was there when it began"
+    assert [record.request_id for record in journal.interactions()] == ["a", "b"]

@@ -10,12 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
 from adaptation.errors import StoreError
 from adaptation.journal import InteractionRecord, Journal, database
+from tests.adaptation.journal import raw
 from tests.adaptation.journal.samples import interaction
 from tests.adaptation.journal.servers import PostgresServer
 
@@ -38,16 +40,25 @@ def large() -> InteractionRecord:
 # The disk
 
 
-def limit_pages(journal: Journal, n_pages: int) -> None:
-    """Let SQLite take the disk for full beyond so many pages; the pool holds one connection."""
-    with journal._database.engine.connect() as connection:
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {n_pages}")
+@contextmanager
+def full_beyond() -> Iterator[list[int]]:
+    """SQLite takes the disk for full beyond so many pages: the list's one number."""
+    limit = [100_000]
+
+    def limited(raw_connection: Any, *_: object) -> None:
+        raw_connection.execute(f"PRAGMA max_page_count = {limit[0]}")
+
+    event.listen(Engine, "checkout", limited)
+    try:
+        yield limit
+    finally:
+        event.remove(Engine, "checkout", limited)
 
 
 def test_a_full_database_says_so_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    with Journal(sqlite_url(tmp_path)) as journal:
+    with full_beyond() as limit, Journal(sqlite_url(tmp_path)) as journal:
         journal.append_interaction(interaction("before"))
-        limit_pages(journal, 60)
+        limit[0] = 60
         acknowledged = ["before"]
         with pytest.raises(StoreError, match="disk is full: free some space"):
             for _ in range(20):
@@ -55,7 +66,7 @@ def test_a_full_database_says_so_and_goes_on_when_there_is_room(tmp_path: Path) 
                 journal.append_interaction(record)
                 acknowledged.append(record.request_id)
         assert [record.request_id for record in journal.interactions()] == acknowledged
-        limit_pages(journal, 100_000)
+        limit[0] = 100_000
         journal.append_interaction(interaction("after"))
         assert journal.counts()["interactions"] == len(acknowledged) + 1
 
@@ -164,14 +175,14 @@ def test_a_damaged_file_is_noticed_while_reading(tmp_path: Path) -> None:
 def test_a_damaged_value_is_noticed_while_reading(tmp_path: Path) -> None:
     with Journal(sqlite_url(tmp_path)) as journal:
         journal.append_interaction(interaction())
-        with journal._database.writing() as connection:
+        with raw.writing(sqlite_url(tmp_path)) as connection:
             connection.execute(text("UPDATE journal_interactions SET prompt = '{\"clicks'"))
         with pytest.raises(StoreError, match="damaged"):
             list(journal.interactions())
 
 
-def test_tables_that_are_gone(journal: Journal) -> None:
-    with journal._database.writing() as connection:
+def test_tables_that_are_gone(journal: Journal, journal_url: str) -> None:
+    with raw.writing(journal_url) as connection:
         connection.execute(text("DROP TABLE journal_events"))
     with pytest.raises(StoreError, match="tables are gone"):
         journal.append_event("saved")
@@ -194,10 +205,11 @@ def test_a_file_that_another_program_keeps_locked(
 def test_a_write_that_never_ends_does_not_block_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Journal(sqlite_url(tmp_path)) as journal, journal._database.writing():
+    Journal(sqlite_url(tmp_path)).close()
+    with raw.opened(sqlite_url(tmp_path)) as shared, shared.writing():
         monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.05)
-        with pytest.raises(StoreError, match="busy writing"):
-            journal.append_interaction(interaction())
+        with pytest.raises(StoreError, match="busy writing"), shared.writing():
+            pytest.fail("two threads of one process write at once")
 
 
 # The URL
@@ -254,8 +266,8 @@ def test_a_user_that_is_not_there(postgres_url: str) -> None:
 
 @pytest.mark.postgres
 def test_a_user_without_rights(postgres_database: str) -> None:
-    with Journal(postgres_database) as journal:
-        with journal._database.writing() as connection:
+    with Journal(postgres_database):
+        with raw.writing(postgres_database) as connection:
             connection.execute(text("DROP ROLE IF EXISTS reader"))
             connection.execute(text("CREATE ROLE reader LOGIN"))
         with pytest.raises(StoreError, match="lacks a right"):
@@ -266,7 +278,8 @@ def test_a_user_without_rights(postgres_database: str) -> None:
 def test_a_database_that_another_program_keeps_locked(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Journal(postgres_database) as other, other._database.writing():
+    Journal(postgres_database).close()
+    with raw.writing(postgres_database):
         monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.1)
         with pytest.raises(StoreError, match="Another process has kept the journal locked"):
             Journal(postgres_database)
@@ -274,13 +287,14 @@ def test_a_database_that_another_program_keeps_locked(
 
 @pytest.mark.postgres
 def test_a_commit_waits_for_the_disk_on_a_careless_server(postgres_database: str) -> None:
-    with Journal(postgres_database) as journal, journal._database.writing() as connection:
+    Journal(postgres_database).close()
+    with raw.writing(postgres_database) as connection:
         role = connection.scalar(text("SELECT current_user"))
         name = connection.scalar(text("SELECT current_database()"))
         connection.execute(
             text(f"ALTER ROLE {role} IN DATABASE {name} SET synchronous_commit = off")
         )
-    with Journal(postgres_database) as journal, journal._database.reading() as connection:
+    with raw.reading(postgres_database) as connection:
         assert connection.scalar(text("SHOW synchronous_commit")) == "on"
 
 

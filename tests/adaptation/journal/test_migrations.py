@@ -11,6 +11,7 @@ from adaptation.errors import StoreError
 from adaptation.journal import Journal
 from adaptation.journal.migrations import MIGRATIONS, migrate
 from adaptation.journal.schema import METADATA
+from tests.adaptation.journal import raw
 from tests.adaptation.journal.samples import interaction
 
 FIRST_SCHEMA = Path(__file__).with_name("schema_v1.sql")
@@ -35,28 +36,30 @@ def fail(connection: Connection) -> None:
     raise ValueError("this step does not work")
 
 
-def test_a_new_journal_has_todays_version(journal: Journal) -> None:
-    with journal._database.reading() as connection:
+def test_a_new_journal_has_todays_version(journal: Journal, journal_url: str) -> None:
+    with raw.reading(journal_url) as connection:
         assert version_of(connection) == journal.schema_version == len(MIGRATIONS) + 1
 
 
-def test_steps_run_in_order_from_the_version_that_is_there(journal: Journal) -> None:
+def test_steps_run_in_order_from_the_version_that_is_there(
+    journal: Journal, journal_url: str
+) -> None:
     journal.append_interaction(interaction())
-    with journal._database.writing() as connection:
+    with raw.writing(journal_url) as connection:
         found = migrate(connection, [*MIGRATIONS, add_note])
     assert found == journal.schema_version
-    with journal._database.writing() as connection:
+    with raw.writing(journal_url) as connection:
         migrate(connection, [*MIGRATIONS, add_note, add_mood])
         assert version_of(connection) == len(MIGRATIONS) + 3
         moods = connection.execute(text("SELECT mood FROM journal_interactions")).scalars()
         assert list(moods) == ["old!"]
 
 
-def test_a_step_that_fails_leaves_the_journal_as_it_was(journal: Journal) -> None:
+def test_a_step_that_fails_leaves_the_journal_as_it_was(journal: Journal, journal_url: str) -> None:
     with pytest.raises(ValueError, match="does not work"):
-        with journal._database.writing() as connection:
+        with raw.writing(journal_url) as connection:
             migrate(connection, [*MIGRATIONS, add_note, fail])
-    with journal._database.reading() as connection:
+    with raw.reading(journal_url) as connection:
         assert version_of(connection) == journal.schema_version
         columns = inspect(connection).get_columns("journal_interactions")
         assert "note" not in {column["name"] for column in columns}
@@ -65,7 +68,8 @@ def test_a_step_that_fails_leaves_the_journal_as_it_was(journal: Journal) -> Non
 
 
 def test_a_journal_of_a_newer_version_is_refused(journal_url: str) -> None:
-    with Journal(journal_url) as journal, journal._database.writing() as connection:
+    Journal(journal_url).close()
+    with raw.writing(journal_url) as connection:
         migrate(connection, [*MIGRATIONS, add_note])
     with pytest.raises(StoreError, match="has schema version .*: update Strop"):
         Journal(journal_url)

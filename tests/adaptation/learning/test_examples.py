@@ -1,4 +1,4 @@
-"""The part of the frame that a lesson is taught on."""
+"""The part of the frame that an example is decoded on."""
 
 from __future__ import annotations
 

@@ -20,20 +20,20 @@ from adaptation.learning.examples import (
 )
 from adaptation.learning.guard import GuardSettings
 from adaptation.learning.learner import ObjectReport, OnlineLearner
-from adaptation.learning.settings import LearnerSettings
 from adaptation.models.compact.model import build_compact
 from adaptation.models.sam import PromptableSam, digest_of
 from adaptation.predictor.interactive import Answer, InteractivePredictor
 from adaptation.predictor.settings import ZoomSettings
 from adaptation.predictor.zoom import View
 from adaptation.types import Embedding, as_clicks
+from tests.learner_settings import learner_settings
 
 SIZE = (64, 64)
-SETTINGS = LearnerSettings(
-    steps=4, think_steps=3, learning_rate=2e-3, half=False, guard=GuardSettings(least_overlap=0.0)
+SETTINGS = learner_settings(
+    steps=4, think_steps=3, learning_rate=2e-3, guard={"least_overlap": 0.0}
 )
 THOUGHTFUL = replace(SETTINGS, keep_out=2)
-"""Keeps every second object out of thinking, to judge it by."""
+"""Keeps every second object out of replay, to judge idle training by."""
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_a_session_that_loses_turns_back(compact: PromptableSam) -> None:
     assert not good.is_base
 
 
-def test_a_waiting_click_stops_thinking_at_once(compact: PromptableSam) -> None:
+def test_a_waiting_click_stops_idle_training_at_once(compact: PromptableSam) -> None:
     learner = OnlineLearner(compact, THOUGHTFUL)
     run(learner, compact, range(2))
     version = learner.adapter.version
@@ -161,7 +161,7 @@ def test_a_waiting_click_stops_thinking_at_once(compact: PromptableSam) -> None:
     assert learner.adapter.version == version
 
 
-def test_thinking_ends_when_nothing_is_gained(compact: PromptableSam) -> None:
+def test_idle_training_ends_when_nothing_is_gained(compact: PromptableSam) -> None:
     learner = OnlineLearner(compact, THOUGHTFUL)
     run(learner, compact, range(2))
     stretches = 0
@@ -171,7 +171,7 @@ def test_thinking_ends_when_nothing_is_gained(compact: PromptableSam) -> None:
     assert learner.train_idle() == 0
 
 
-def test_there_is_no_thinking_without_an_object_to_judge_it_by(compact: PromptableSam) -> None:
+def test_there_is_no_idle_training_without_an_object_to_judge_it_by(compact: PromptableSam) -> None:
     learner = OnlineLearner(compact, replace(SETTINGS, keep_out=3))
     run(learner, compact, range(2))
     assert learner.train_idle() == 0
@@ -179,7 +179,7 @@ def test_there_is_no_thinking_without_an_object_to_judge_it_by(compact: Promptab
     assert learner.train_idle() > 0
 
 
-def test_thinking_that_harms_kept_out_objects_is_undone(compact: PromptableSam) -> None:
+def test_idle_training_that_harms_kept_out_objects_is_undone(compact: PromptableSam) -> None:
     learner = OnlineLearner(compact, THOUGHTFUL)
     run(learner, compact, range(2))
     version = learner.adapter.version
@@ -188,7 +188,7 @@ def test_thinking_that_harms_kept_out_objects_is_undone(compact: PromptableSam) 
     assert learner.adapter.version == version
 
 
-def test_thinking_that_helps_kept_out_objects_is_kept(compact: PromptableSam) -> None:
+def test_idle_training_that_helps_kept_out_objects_is_kept(compact: PromptableSam) -> None:
     learner = OnlineLearner(compact, THOUGHTFUL)
     run(learner, compact, range(2))
     version = learner.adapter.version

@@ -16,7 +16,7 @@ from segment_anything import SamPredictor
 from adaptation.errors import InputError, ModelError
 from adaptation.models.sam import PromptableSam, digest_of
 from adaptation.types import Box, Click, Prompt, as_clicks
-from tests.adaptation.conftest import tiny_vit_sam
+from tests.adaptation.conftest import tiny_vit_sam, upscaled
 
 POINTS = as_clicks([(10, 12, True), (60, 30, False), (33, 40, True)])
 
@@ -46,7 +46,7 @@ def test_decode_agrees_with_segment_anything_s_predictor(
     )
     with torch.no_grad():
         got = sam.decode(sam.embed(image), [Prompt(clicks=clicks)])
-        full = sam.upscale(got.low_res_logits[:, 1:], sam.embed(image))
+        full = upscaled(sam, got.low_res_logits[:, 1:], sam.embed(image))
     torch.testing.assert_close(got.predicted_iou[:, 1:], expected_iou, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(full, expected, atol=1e-4, rtol=1e-4)
 
@@ -179,7 +179,7 @@ def test_binary_mask_is_the_sign_of_the_upscaled_logits(
     embedding = sam.embed(image)
     with torch.no_grad():
         got = sam.decode(embedding, [Prompt(clicks=POINTS)])
-        full = sam.upscale(got.low_res_logits, embedding)[0, 0]
+        full = upscaled(sam, got.low_res_logits, embedding)[0, 0]
     mask = sam.binary_mask(got.low_res_logits[0, 0], embedding)
     assert mask.shape == image.shape[:2] and mask.dtype == np.bool_
     sure = full.abs().numpy() > 1e-4

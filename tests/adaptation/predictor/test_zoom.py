@@ -15,6 +15,7 @@ from adaptation.predictor.zoom import (
     choose_view,
     clicks_in_view,
     extent_of,
+    first_view,
     move_logits,
 )
 from adaptation.types import Box, as_clicks
@@ -136,3 +137,27 @@ def test_pixels_that_the_source_never_saw_are_background() -> None:
     assert (moved[8:] == OUTSIDE_LOGIT).all()  # padding
     assert (moved[:4] == OUTSIDE_LOGIT).all() and (moved[4:8, 8:] == OUTSIDE_LOGIT).all()
     assert (moved[4:8, 4:8] == 7.0).all()
+
+
+@pytest.mark.parametrize("size", [(100, 20_000), (100, 1600)])
+def test_the_first_click_in_a_thin_frame_sees_the_piece_around_it(size: tuple[int, int]) -> None:
+    clicks = as_clicks([(700, 50, True), (5, 5, False)])
+    assert first_view(clicks, size, SETTINGS) == View(500, 0, 900, 100)
+    tall = as_clicks([(50, 700, True)])
+    assert first_view(tall, size[::-1], SETTINGS) == View(0, 500, 100, 900)
+    assert first_view(as_clicks([(0, 50, True)]), size, SETTINGS) == View(0, 0, 400, 100)
+
+
+def test_the_first_click_sees_the_whole_of_other_frames() -> None:
+    click = as_clicks([(70, 50, True)])
+    assert first_view(click, SIZE, SETTINGS) == FULL
+    assert first_view(click, (100, 1599), SETTINGS) == View.full((100, 1599))
+    assert first_view(click, (100, 9999), ZoomSettings(is_on=False)) == View.full((100, 9999))
+
+
+def test_the_view_of_a_long_object_in_a_thin_frame_grows_with_it() -> None:
+    size, view = (100, 20_000), View(500, 0, 900, 100)
+    grown = choose_view(Box(x0=500, y0=30, x1=900, y1=60), size, view, SETTINGS)
+    assert grown == View(340, 0, 1060, 100)
+    nearly_all = Box(x0=500, y0=30, x1=10_000, y1=60)
+    assert choose_view(nearly_all, size, view, SETTINGS) == View.full(size)

@@ -60,7 +60,7 @@ def settings(site: Project, folder: Path, **changes: Any) -> Any:
         folder,
         label_studio__url=site.url,
         label_studio__token=LEGACY_TOKEN,
-        **{"proposals__min_score": 0.0, **changes},
+        **{"proposals__min_score": 0.0, "proposals__max_area": 1.0, **changes},
     )
 
 

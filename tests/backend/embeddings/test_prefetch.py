@@ -14,9 +14,10 @@ import torch
 from adaptation.errors import ImageError
 from backend.embeddings.cache import EmbeddingCache, Encode
 from backend.embeddings.prefetch_queue import PrefetchQueue, PrefetchTask
+from backend.embeddings.scheduler import EncodeGate, Turn
 from backend.embeddings.store import EmbeddingKey
 from backend.threads import limit_torch_threads
-from tests.backend.making import Encoding, key_of, until
+from tests.backend.making import Encoding, holds, key_of, until
 
 
 @pytest.fixture
@@ -42,6 +43,11 @@ def encodings(n: int) -> list[Encoding]:
     return [Encoding(key_of(number)) for number in range(n)]
 
 
+def is_idle(queue: PrefetchQueue) -> bool:
+    stats = queue.stats()
+    return stats.queued == stats.running == 0
+
+
 def hold(queue: PrefetchQueue) -> Encoding:
     """Keep the worker busy, so that what comes next is queued."""
     blocker = Encoding(key_of(99), is_held=True)
@@ -53,7 +59,7 @@ def hold(queue: PrefetchQueue) -> Encoding:
 def test_the_first_click_finds_its_embedding(cache: EmbeddingCache, queue: PrefetchQueue) -> None:
     tasks = encodings(3)
     assert all(queue.submit(task_of(encoding)) for encoding in tasks)
-    assert queue.wait_idle(10)
+    until(lambda: is_idle(queue))
     for encoding in tasks:
         cache.get(encoding.key, encoding)
     assert [encoding.runs for encoding in tasks] == [1, 1, 1]
@@ -76,7 +82,7 @@ def test_a_click_on_another_image_goes_before_all_that_is_queued(
         assert [encoding.runs for encoding in queued] == [0, 0, 0]
         click.go.set()
         answer.result(10)
-    assert queue.wait_idle(10)
+    until(lambda: is_idle(queue))
     assert [encoding.runs for encoding in queued] == [1, 1, 1]
 
 
@@ -92,8 +98,25 @@ def test_a_click_joins_the_prefetch_of_its_image(
     assert blocker.runs == 1
 
 
-def test_a_click_that_joins_a_waiting_prefetch_brings_it_forward(cache: EmbeddingCache) -> None:
+class NotingGate(EncodeGate):
+    """A gate that tells when a turn was promoted."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots)
+        self.promoted = threading.Event()
+
+    def promote(self, turn: Turn) -> None:
+        super().promote(turn)
+        self.promoted.set()
+
+
+def test_a_click_that_joins_a_waiting_prefetch_brings_it_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # Three prefetches at the gate behind a click; a second click wants the last one's image.
+    gate = NotingGate(1)
+    monkeypatch.setattr("backend.embeddings.cache.EncodeGate", lambda slots: gate)
+    cache = EmbeddingCache(memory_bytes=1 << 20, max_encodes=1)
     queue = PrefetchQueue(cache, n_workers=3)
     first_click, prefetches = Encoding(key_of(50), is_held=True), encodings(3)
     begun: list[str] = []
@@ -110,13 +133,13 @@ def test_a_click_that_joins_a_waiting_prefetch_brings_it_forward(cache: Embeddin
         assert first_click.begun.wait(10)
         for count, encoding in enumerate(prefetches, start=2):
             queue.submit(noting(encoding))
-            until(lambda count=count: len(cache._gate._waiting) == count - 1)  # type: ignore[misc]
+            until(lambda count=count: len(gate) == count - 1)  # type: ignore[misc]
         answers.append(pool.submit(cache.get, prefetches[2].key, prefetches[2]))
-        until(lambda: not cache._gate._waiting[2].is_background)
+        assert gate.promoted.wait(10)
         first_click.go.set()
         for answer in answers:
             answer.result(10)
-    assert queue.wait_idle(10)
+    until(lambda: is_idle(queue))
     assert begun == ["image-2", "image-0", "image-1"]
     assert queue.stop()
 
@@ -131,7 +154,7 @@ def test_a_click_on_a_queued_image_encodes_it_at_once(
         until(lambda: cache.stats().in_flight == 2)
         blocker.go.set()
         answer.result(10)
-    assert queue.wait_idle(10)
+    until(lambda: is_idle(queue))
     assert queued.runs == 1
     assert queue.stats().done == 2
 
@@ -161,7 +184,7 @@ def test_the_task_that_was_opened_goes_first(queue: PrefetchQueue) -> None:
     assert queue.submit(noted(2), is_urgent=True)
     assert not queue.submit(noted(1), is_urgent=True), "it was there, and is in front now"
     blocker.go.set()
-    assert queue.wait_idle(10)
+    until(lambda: is_idle(queue))
     assert order == ["1", "2", "0"]
 
 
@@ -171,7 +194,7 @@ def test_a_full_queue_takes_only_what_is_urgent(queue: PrefetchQueue) -> None:
     assert queue.submit(task_of(tasks[4]), is_urgent=True)
     assert (queue.stats().queued, queue.stats().dropped) == (3, 2)
     blocker.go.set()
-    assert queue.wait_idle(10)
+    until(lambda: is_idle(queue))
     assert [encoding.runs for encoding in tasks] == [1, 1, 0, 0, 1]
 
 
@@ -183,7 +206,7 @@ def test_what_cannot_be_prefetched_is_left_to_the_click(
     fine = Encoding(key_of(2))
     for encoding in (unreadable, broken, fine):
         queue.submit(task_of(encoding))
-    assert queue.wait_idle(10)
+    until(lambda: is_idle(queue))
     assert (queue.stats().failed, queue.stats().done) == (2, 1)
     assert "Did not prefetch image-0: It is a video." in caplog.text
     assert "out of memory" in caplog.text
@@ -202,7 +225,7 @@ def test_stopping_forgets_the_queue_and_lets_the_running_one_finish(
     until(lambda: queue.stats().queued == 0)
     blocker.go.set()
     stopping.join(10)
-    assert cache.peek(blocker.key)
+    assert holds(cache, blocker.key)
     assert [encoding.runs for encoding in queued] == [0, 0]
     assert not queue.submit(task_of(queued[0]))
 
@@ -219,15 +242,8 @@ def test_an_unused_queue_starts_no_thread(cache: EmbeddingCache) -> None:
     before = threading.active_count()
     queue = PrefetchQueue(cache)
     assert threading.active_count() == before
-    assert queue.wait_idle(0)
+    assert is_idle(queue)
     assert queue.stop()
-
-
-def test_waiting_for_idleness_ends(queue: PrefetchQueue) -> None:
-    blocker = hold(queue)
-    assert not queue.wait_idle(0.01)
-    blocker.go.set()
-    assert queue.wait_idle(10)
 
 
 # Its share of the machine -------------------------------------------------------------------
@@ -266,7 +282,7 @@ def test_prefetching_uses_its_cores_and_priority_only(cache: EmbeddingCache) -> 
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     queue = PrefetchQueue(cache, n_threads=1, niceness=3)
     queue.submit(PrefetchTask(name="task", load=load))
-    assert queue.wait_idle(10)
+    until(lambda: is_idle(queue))
     assert queue.stop()
     ((n_threads, niceness),) = seen
     assert n_threads == 1

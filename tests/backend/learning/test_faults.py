@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 from adaptation.errors import ImageError
 from adaptation.journal import database, spool
+from adaptation.types import Embedding
 from backend.learning import worker
 from backend.learning.events import Learned
 from backend.learning.index import SessionIndex
@@ -20,6 +21,7 @@ from tests.backend.learning_kit import (
     draw,
     events_of,
     handed_over,
+    learn_from_spoiled_images,
     learning_of,
     learning_service,
     rest,
@@ -83,21 +85,22 @@ def test_an_object_that_failed_is_learned_later_though_newer_ones_were(
 ) -> None:
     monkeypatch.setattr(worker, "MISSED_WAITS_S", (0.2, 0.2))
     with learning_service(tmp_path) as service:
-        images = learning_of(service)._images
-        embed, failures = images.embed, iter([True])
+        is_back, away = threading.Event(), list[str]()
 
-        def unsteady(*args: object) -> object:
-            if next(failures, False):
+        def unsteady(embedding: Embedding) -> Embedding:
+            away[:] = away or [embedding.image_id]
+            if embedding.image_id == away[0] and not is_back.is_set():
                 raise ImageError("its host is away")
-            return embed(*args)  # type: ignore[arg-type]
+            return embedding
 
-        monkeypatch.setattr(learning_of(service)._manager, "_embed", unsteady)
+        learn_from_spoiled_images(service, tmp_path).spoil = unsteady
         draw(service, 0)
         draw(service, 1)
-        until(lambda: sorted(learned(tmp_path)) == ["100", "101"])
+        until(lambda: learned(tmp_path) == ["101"])
+        is_back.set()
+        until(lambda: learned(tmp_path) == ["101", "100"])
         rest(service)
-        time.sleep(0.3)
-        assert learned(tmp_path) == ["101", "100"]
+        assert learned(tmp_path) == ["101", "100"], "and once only"
 
 
 def test_what_failed_is_found_at_the_next_start(
@@ -159,8 +162,7 @@ def test_a_damaged_session_file_is_made_again(tmp_path: Path, is_running: bool) 
         content = path.read_bytes()
         path.write_bytes(content[:-64] + bytes(64))  # still safetensors, other numbers
         if is_running:
-            learning_of(service)._manager._open.clear()
-            learning_of(service)._manager._adapters._held.clear()
+            learn_from_spoiled_images(service, tmp_path)  # with nothing in memory
             draw(service, 1)
             rest(service)
             began = events_of(tmp_path, "session_began")[-1].payload

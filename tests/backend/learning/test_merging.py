@@ -102,7 +102,7 @@ def test_sessions_of_one_object_gather_evidence_together(tmp_path: Path) -> None
     assert start.evidence == NONE and start.shares == tuple(merged[-1]["shares"])
 
 
-def test_a_start_does_not_wait_until_thinking_is_over(tmp_path: Path) -> None:
+def test_a_start_does_not_wait_until_idle_training_is_over(tmp_path: Path) -> None:
     restless = {**FAST, "think_patience": 10_000}
     with learning_service(tmp_path, restless, learning__scope="label") as service:
         draw(service, 0)
@@ -110,7 +110,7 @@ def test_a_start_does_not_wait_until_thinking_is_over(tmp_path: Path) -> None:
         handed_over(service)
         until(lambda: version_now(service, tmp_path, label="Other") != "base")
         until(lambda: bool(events_of(tmp_path, "thought")))
-        assert not learning_of(service).idle(), "the session still thinks"
+        assert not learning_of(service).idle(), "the session still trains"
 
 
 def test_what_is_at_rest_unchanged_is_not_merged_again(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from adaptation.errors import SettingsError
 from adaptation.types import Embedding
+from backend.commands.replay import replay
 from backend.settings import load_learner
 from tests.backend.learning_kit import (
     FAST,
@@ -22,6 +23,7 @@ from tests.backend.learning_kit import (
     draw,
     events_of,
     handed_over,
+    learn_from_spoiled_images,
     learning_of,
     learning_service,
     painted,
@@ -29,7 +31,7 @@ from tests.backend.learning_kit import (
     version_now,
 )
 from tests.backend.payloads import keypoint
-from tests.backend.service_kit import click_on, mask_of
+from tests.backend.service_kit import WatchedSam, click_on, mask_of, settings_for
 
 # What a session learns
 
@@ -73,7 +75,8 @@ def test_a_rewritten_annotation_is_learned_as_it_is_now(tmp_path: Path) -> None:
         rest(service)
         assert [e.payload["n_objects"] for e in events_of(tmp_path, "forgot")] == [1]
         assert len(events_of(tmp_path)) == 2
-        assert learning_of(service)._manager._open["project-1"].session.n_objects == 1
+    (session,) = replay(settings_for(tmp_path), None, check=True, sam=WatchedSam())
+    assert session.n_objects == 1 and session.is_as_saved
 
 
 def test_labels_have_sessions_of_their_own_if_wanted(tmp_path: Path) -> None:
@@ -145,22 +148,20 @@ def not_a_number(embedding: Embedding) -> Embedding:
 def test_a_spoiled_embedding_costs_its_object_and_no_more(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
     spoil: Callable[[Embedding], Embedding],
 ) -> None:
     with learning_service(tmp_path) as service:
+        images = learn_from_spoiled_images(service, tmp_path)
         draw(service, 0)
         rest(service)
         learned = version_now(service, tmp_path)
-        school = learning_of(service)._manager
-        embed = school._embed
-        monkeypatch.setattr(school, "_embed", lambda *asked: spoil(embed(*asked)))
+        images.spoil = spoil
         with caplog.at_level(logging.WARNING):
             draw(service, 1)
             rest(service)
         assert version_now(service, tmp_path) == learned
         assert "could not learn from annotation 101" in caplog.text
-        monkeypatch.setattr(school, "_embed", embed)
+        images.spoil = None
         draw(service, 2)
         rest(service)
         assert version_now(service, tmp_path) not in (learned, "base")

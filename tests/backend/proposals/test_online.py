@@ -28,7 +28,11 @@ from tests.backend.service_kit import (
 )
 
 IMAGES = [data_uri(pixels_of(0))] * 2  # a random model finds an object again in its own image only
-ON: dict[str, Any] = {"proposals__is_on": True, "proposals__min_score": 0.0}
+ON: dict[str, Any] = {
+    "proposals__is_on": True,
+    "proposals__min_score": 0.0,
+    "proposals__max_area": 1.0,  # a random model draws anything
+}
 
 
 def tiny() -> PromptableSam:

@@ -273,7 +273,7 @@ def test_a_swap_that_fails_leaves_the_one_before(
 # Learning --------------------------------------------------------------------------------------
 
 
-def taught_version(service: SegmentationService, folder: Path, task: int) -> str:
+def trained_version(service: SegmentationService, folder: Path, task: int) -> str:
     """Teach an object, and wait until its session answers with what was learned."""
     answer = service.predict(click_on(IMAGES[0], keypoint(50, 50, id=f"t{task}"), task=task))
     service.webhook(painted(answer, disk(), id=task, task=task))
@@ -298,13 +298,13 @@ def test_sessions_start_again_on_a_new_base_and_find_theirs_on_the_old(tmp_path:
     decoder_id = other_base(registry, "v1")
     with running_service(tmp_path, **options) as service:
         own = service.model_version
-        taught_version(service, tmp_path, 10)
+        trained_version(service, tmp_path, 10)
         use(registry, "v1")
         until(lambda: service.model_version == version_of(decoder_id))
         service.predict(click_on(IMAGES[0], keypoint(40, 40, id="after"), task=30))
         record = interactions_of(tmp_path)[-1]
         assert (record.decoder_id, record.adapter_version) == (decoder_id, "base")
-        taught_version(service, tmp_path, 40)
+        trained_version(service, tmp_path, 40)
         use(registry, "embedded")
         until(lambda: service.model_version == own)
         service.predict(click_on(IMAGES[0], keypoint(40, 40, id="back"), task=60))

@@ -47,7 +47,7 @@ def test_nothing_else_begins_before_the_answer_is_rendered(
     monkeypatch.setattr("backend.service.clicks.render_answer", rendered)
     monkeypatch.setattr(Prefetcher, "next_view", lambda *_: notes.append("the next view"))
     with running_service(tmp_path, WatchedSam()) as service:
-        served = service._clicks.served
+        served = service.served
         service.swap(ServedModel(interaction=served.interaction, learning=Noting(notes)))
         monkeypatch.setattr(type(served.interaction), "next_view", lambda *_: "another view")
         service.predict(click_on(IMAGE, keypoint(30, 60)))

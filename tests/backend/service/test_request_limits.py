@@ -88,7 +88,7 @@ def test_a_click_that_waits_gives_up_and_leaves_its_place() -> None:
                 pass
         with pytest.raises(GivenUpError), slots.held(Patience(lambda: True).check):
             pass
-    assert queue.n_present() == 0
+    assert len(queue) == 0
     with queue.take("object", frozenset("a")) as is_wanted, slots.held():
         assert is_wanted
 

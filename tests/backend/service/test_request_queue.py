@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -24,7 +26,7 @@ def queue_up(turns: NewestWinsQueue, *requests: str) -> list[bool]:
             futures: list[Future[None]] = []
             for n, ids in enumerate(requests, start=2):
                 futures.append(pool.submit(ask, ids))
-                until(lambda n=n: turns.n_present() == n)  # type: ignore[misc]
+                until(lambda n=n: len(turns) == n)  # type: ignore[misc]
         for future in futures:
             future.result(10)
     return [wanted[ids] for ids in requests]
@@ -54,10 +56,19 @@ def test_a_failed_request_supersedes_nobody() -> None:
 
 
 def test_nothing_is_left_behind() -> None:
-    turns = NewestWinsQueue()
-    queue_up(turns, "a", "ab", "b")
-    assert turns.n_present() == 0
-    assert not turns._lines
+    class Key:
+        """An object's key of which it can be seen whether it is still held."""
+
+    turns, key = NewestWinsQueue(), Key()
+    held = weakref.ref(key)
+    with pytest.raises(ValueError, match="broken"), turns.take(key, frozenset("a")):
+        assert len(turns) == 1
+        raise ValueError("broken")
+    with turns.take(key, frozenset("ab")):
+        pass
+    del key
+    gc.collect()
+    assert len(turns) == 0 and held() is None
 
 
 def test_a_lent_slot_is_free_for_others_and_comes_back() -> None:

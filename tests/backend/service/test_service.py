@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from adaptation.errors import ImageError, InputError, ProtocolError, StoreError
-from adaptation.journal import Link, SubmissionRecord
+from adaptation.journal import Journal, Link, SpoolingJournal, SubmissionRecord
 from adaptation.masks import decode_rle
 from adaptation.models.sam import Weights
 from adaptation.predictor.interactive import InteractivePredictor, WeightsAt
@@ -26,6 +26,7 @@ from backend.embeddings.encoder import Encoder
 from backend.images.loader import ImageIdentity, TaskImage
 from backend.service.clicks import PromptState
 from backend.service.prompt_state import DrawnBoxes, ObjectStates
+from backend.service.request_queue import NewestWinsQueue
 from backend.service.service import BusyError, SegmentationService
 from backend.wiring import build_embeddings, build_images
 from tests.backend.making import until
@@ -288,9 +289,21 @@ def test_clicks_beyond_the_limit_are_turned_away_at_once(tmp_path: Path, sam: Wa
             assert mask_of(waiting.result(10)).shape == (HEIGHT, WIDTH)
 
 
-def test_a_click_that_the_journal_cannot_keep_is_not_answered(
+def test_a_click_that_the_journal_cannot_keep_is_in_the_spool_before_it_is_answered(
     service: SegmentationService, tmp_path: Path
 ) -> None:
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
+        database.execute("DROP TABLE journal_candidates")
+    (shown,) = regions_of(service.predict(click_on(IMAGE, keypoint(35, 60))))
+    with Journal(f"sqlite:///{tmp_path}/spool/spool.db", create=False) as spool:
+        (record,) = spool.interactions()
+    assert [c.region_id for c in record.candidates if c.was_shown] == [shown["id"]]
+
+
+def test_a_click_that_can_be_kept_nowhere_is_not_answered(
+    service: SegmentationService, tmp_path: Path
+) -> None:
+    (tmp_path / "spool").write_text("a file where the folder should be")
     with closing(sqlite3.connect(tmp_path / "journal.db")) as database:
         database.execute("DROP TABLE journal_candidates")
     with pytest.raises(StoreError) as caught:
@@ -327,15 +340,19 @@ def test_clicks_on_two_images_at_once_get_the_masks_of_one_after_the_other(
 
 
 def test_the_newest_click_wins_and_those_between_are_not_computed(
-    service: SegmentationService, sam: WatchedSam, tmp_path: Path
+    sam: WatchedSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clicks = points((30, 60), (40, 50), (20, 20), (70, 20))
-    turns = service._clicks._turns
-    with ThreadPoolExecutor(4) as pool, sam.held():
+    clicks, turns = points((30, 60), (40, 50), (20, 20), (70, 20)), NewestWinsQueue()
+    monkeypatch.setattr("backend.service.clicks.NewestWinsQueue", lambda: turns)
+    with (
+        running_service(tmp_path, sam) as service,
+        ThreadPoolExecutor(4) as pool,
+        sam.held(),
+    ):
         futures = []
         for n in range(1, 5):
             futures.append(pool.submit(service.predict, click_on(IMAGE, *clicks[:n])))
-            until(lambda n=n: turns.n_present() == n)
+            until(lambda n=n: len(turns) == n)
         assert sam.entered.wait(10)
         sam.may_go_on.set()
         answers = [future.result(20) for future in futures]
@@ -550,11 +567,12 @@ def test_what_learns_gives_the_weights_and_sees_clicks_and_submissions(
     negated = {name: -value for name, value in sam.decoder_parameters().items()}
     learning = Watching(negated)
     settings = settings_for(tmp_path)
-    cache = build_embeddings(settings)
+    cache, journal = build_embeddings(settings), journal_of(tmp_path)
     service = SegmentationService(
         interaction=InteractivePredictor(sam, ZoomSettings()),
         encoder=Encoder(sam, build_images(settings, None), cache),
-        journal=journal_of(tmp_path),
+        journal=journal,
+        intake=SpoolingJournal(journal, tmp_path / "spool"),
         memory=PromptState(
             states=ObjectStates(max_objects=8, ttl_s=60), boxes=DrawnBoxes(ttl_s=60)
         ),

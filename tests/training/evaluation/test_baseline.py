@@ -13,7 +13,14 @@ from adaptation.simulation.annotator import Rules
 from adaptation.storage.datasets import FolderSet
 from adaptation.types import as_clicks
 from tests.training.fakes import Mask, disc, tiny_model, write_discs
-from training.evaluation.baseline import UNLABELLED, SeedLearner, SeedSettings, balanced_weights
+from training.evaluation.baseline import (
+    UNLABELLED,
+    SeedLearner,
+    SeedSettings,
+    balanced_weights,
+    eroded,
+    with_clicks,
+)
 from training.evaluation.harness import Harness
 from training.runtime.embedding_cache import CachedEncoder
 
@@ -39,14 +46,14 @@ def learner_of(sam: PromptableSam, **changes: float) -> SeedLearner:
 
 def test_only_the_clicked_cells_are_labelled_by_clicks(sam: PromptableSam) -> None:
     blank = torch.full((16, 16), UNLABELLED, dtype=torch.int8)
-    labels = learner_of(sam)._with_clicks(blank, answer_of(sam))
+    labels = with_clicks(blank, answer_of(sam), sam.input_size)
     assert int((labels != UNLABELLED).sum()) == 2
     # 64 pixels on a grid of 16: the cell of pixel (30, 16) is (7, 4) or, rounded, its neighbour.
     assert labels[4, 7] == 1 and labels[1, 1] == 0
 
 
 def test_the_band_and_the_padding_carry_no_label(sam: PromptableSam) -> None:
-    labels = learner_of(sam, erosion=1)._eroded(MASK, answer_of(sam))
+    labels = eroded(MASK, answer_of(sam), sam, 1)
     assert (labels[8:] == UNLABELLED).all(), "the image fills the upper half of the frame"
     assert labels[4, 8] == 1 and labels[0, 0] == 0
     assert labels[4, 5] == UNLABELLED, "the border lies in the band"
@@ -65,7 +72,7 @@ def test_a_click_moves_the_decoder_towards_it_and_nothing_else(sam: PromptableSa
 
     def loss() -> float:
         labels = torch.full((16, 16), UNLABELLED, dtype=torch.int8)
-        labels = learner._with_clicks(labels, answer)
+        labels = with_clicks(labels, answer, sam.input_size)
         shown = sam.decode(answer.embedding, [answer.prompt], weights=learner.weights(1))
         logits = shown.shown_logits()[0, 0]
         target, labelled = (labels == 1).float(), labels != UNLABELLED
@@ -94,7 +101,7 @@ def test_the_memory_is_bounded_and_replay_is_seeded(sam: PromptableSam) -> None:
 
 def test_finished_masks_are_learned(sam: PromptableSam) -> None:
     learner, answer = learner_of(sam, learning_rate=3e-3, erosion=1), answer_of(sam)
-    labels = learner._eroded(MASK, answer)
+    labels = eroded(MASK, answer, sam, 1)
 
     def share_of_wrong_cells() -> float:
         shown = sam.decode(answer.embedding, [answer.prompt], weights=learner.weights(1))

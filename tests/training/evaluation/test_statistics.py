@@ -66,8 +66,3 @@ def test_the_sign_test_is_the_binomial_by_hand() -> None:
     assert (result.n_lower, result.n_higher) == (9, 1)
     assert result.p_value == pytest.approx(22 / 1024)
     assert sign_test(np.zeros(4)).p_value == 1.0
-
-
-def test_an_interval_knows_whether_zero_is_inside() -> None:
-    assert bootstrap_interval(np.full(5, -1.0), 0).excludes_zero()
-    assert not bootstrap_interval(np.array([-1.0, 1.0] * 10), 0).excludes_zero()

@@ -30,7 +30,7 @@ from training.finetune.trainer import Pick, Trainer, open_model, open_replayer
 from training.runtime.checkpoints import load_checkpoint, read_log
 from training.runtime.config import load_config
 from training.runtime.distributed import Rank
-from training.runtime.embedding_cache import CachedEncoder
+from training.runtime.embedding_cache import CachedEncoder, EncodingStore
 
 Row = dict[str, Any]
 
@@ -205,9 +205,6 @@ def test_a_policy_starts_at_its_base() -> None:
 def test_a_step_without_a_finite_gradient_is_skipped(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tuning = tuning_of(config_of(root, tmp_path))
-    before = {n: w.detach().clone() for n, w in tuning.policy.weights.items()}
-
     class Exploding:
         stage, n_train, n_val = "sft", 8, 0
 
@@ -223,7 +220,9 @@ def test_a_step_without_a_finite_gradient_is_skipped(
         def notes(self) -> Mapping[str, Any]:
             return {}
 
-    tuning._recipe = Exploding()
+    config = config_of(root, tmp_path)
+    tuning = Trainer(config, open_model(config, Rank()), Exploding(), Rank(), "test")
+    before = {n: w.detach().clone() for n, w in tuning.policy.weights.items()}
     tuning.step()
     assert "no finite gradient" in caplog.text
     assert all(torch.equal(before[n], w) for n, w in tuning.policy.weights.items())
@@ -326,7 +325,7 @@ def test_a_replay_comes_back_the_same_and_damage_is_noticed(root: Path, tmp_path
     sam = open_model(config, Rank())
     recipe = SftRecipe(config, open_replayer(config, sam), Rank())
     fresh = SftRecipe(config, PromptCache(sam, CachedEncoder(sam), tmp_path, config.zoom), Rank())
-    for item in recipe._train:
+    for item in recipe.items:
         kept, made = recipe.replay(item), fresh.replay(item)
         assert kept.image_id == made.image_id and torch.equal(
             kept.planes["labels"], made.planes["labels"]
@@ -345,11 +344,12 @@ def test_a_replay_comes_back_the_same_and_damage_is_noticed(root: Path, tmp_path
 def test_a_view_is_encoded_once_ever(root: Path, whole: Path, tmp_path: Path) -> None:
     config = config_of(root, tmp_path, "steps=1")
     sam = open_model(config, Rank())
-    replayer = open_replayer(config, sam)
+    encoder = CachedEncoder(sam, EncodingStore(config.cache, 1 << 30))
+    replayer = PromptCache(sam, encoder, config.cache / "replays", config.zoom)
     recipe = SftRecipe(config, replayer, Rank())
     picks = [Pick(i, np.random.default_rng(i)) for i in range(recipe.n_train)]
     recipe.train(Policy(sam, "all", mixed_precision=False), picks)
-    assert replayer._encoder.n_encoded == 0
+    assert encoder.n_encoded == 0
 
 
 # Tallies and rates

@@ -274,11 +274,13 @@ def test_a_second_signal_ends_at_once_what_the_first_could_not(
 def test_waiting_is_told_in_steps_now_and_then(tmp_path: Path) -> None:
     database = tmp_path / "label_studio.sqlite3"
     said: list[str] = []
-    times = iter([0.0, 1.0, 6.0, 7.0, 12.0, 18.0])
+    times = iter([0.0, 1.0, 6.0, 7.0, 15.0, 26.0, 32.0, 38.0])
     progress = Progress(database, said.append, clock=lambda: next(times))
     progress.tell({"Label Studio": False, "Strop": False})  # after 1 s: too early
     progress.tell({"Label Studio": False, "Strop": False})
     progress.tell({"Label Studio": False, "Strop": False})  # 1 s after the last line
+    progress.tell({"Label Studio": False, "Strop": False})  # nothing new for 9 s
+    progress.tell({"Label Studio": False, "Strop": False})  # nor for 20: it still lives
     with closing(sqlite3.connect(database)) as file:
         file.execute("CREATE TABLE django_migrations (id INTEGER)")
         file.executemany("INSERT INTO django_migrations VALUES (?)", [(n,) for n in range(120)])
@@ -289,8 +291,9 @@ def test_waiting_is_told_in_steps_now_and_then(tmp_path: Path) -> None:
     progress.tell({"Label Studio": False, "Strop": True})
     assert said == [
         "    6 s   Label Studio: starting   Strop: loading its model",
-        "   12 s   Label Studio: making its database, step 120 of 396   Strop: ready",
-        "   18 s   Label Studio: starting its server   Strop: ready",
+        "   26 s   Label Studio: starting   Strop: loading its model",
+        "   32 s   Label Studio: making its database, step 120 of 396   Strop: ready",
+        "   38 s   Label Studio: starting its server   Strop: ready",
     ]
 
 

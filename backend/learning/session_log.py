@@ -1,0 +1,76 @@
+"""What is known of sessions: their events in the journal, and the adapters that these led to."""
+
+from __future__ import annotations
+
+from adaptation.journal import Journal, Link
+from adaptation.learning.adapter import Adapter
+from backend.learning.adapter_store import AdapterStore
+from backend.learning.events import (
+    Forgot,
+    IdleTrained,
+    Learned,
+    SessionEvent,
+    read_events,
+    read_passed_over,
+    write_event,
+    write_passed_over,
+)
+from backend.learning.index import SessionIndex
+
+
+class SessionLog:
+    """Writes an event down before its weights show.  Used by the one thread that learns.
+
+    An event goes to the journal first; then the weights are published and saved.  So no file is
+    ahead of the journal, and one that is behind it, or missing, is made again from it.
+
+    Args:
+        journal: Where events go.
+        adapters: What sessions answer with.
+        decoder_id: Digest of the base decoder.
+    """
+
+    def __init__(self, journal: Journal, adapters: AdapterStore, decoder_id: str) -> None:
+        self.journal, self.adapters = journal, adapters
+        self.index = SessionIndex(decoder_id)
+
+    def read(self) -> None:
+        """Make the index anew from the journal: after an outage nobody knows what was kept."""
+        self.index.clear()
+        for project_id, event in read_events(self.journal):
+            self.index.note(project_id, event)
+        for submission_seq, position in read_passed_over(self.journal):
+            self.index.settle(submission_seq, position)
+
+    def events(self, project_id: str) -> list[SessionEvent]:
+        """A project's events, oldest first."""
+        return [event for _, event in read_events(self.journal, project_id)]
+
+    def append(self, project_id: str, event: SessionEvent) -> None:
+        """Write an event that leaves the weights as they are, or whose weights follow.
+
+        Raises:
+            StoreError: The journal cannot take it.
+        """
+        write_event(self.journal, project_id, event)
+        self.index.note(project_id, event)
+
+    def pass_over(self, project_id: str, link: Link, reason: str) -> None:
+        """Write down that a region can never be trained on, and why.
+
+        Raises:
+            StoreError: The journal cannot take it.
+        """
+        write_passed_over(self.journal, project_id, link.submission_seq, link.position, reason)
+        self.index.settle(link.submission_seq, link.position)
+
+    def publish(
+        self, project_id: str, event: Learned | IdleTrained | Forgot, adapter: Adapter
+    ) -> None:
+        """Write an event of a session, and only then show and save what it led to.
+
+        Raises:
+            StoreError: The journal cannot take it; nothing shows then.
+        """
+        self.append(project_id, event)
+        self.adapters.publish(event.session, adapter)
