@@ -105,6 +105,10 @@ class BufferedSocket:
             del self._data[:size]
         return piece
 
+    def unread(self, data: bytes) -> None:
+        """Give back what was read too far; it is read first again."""
+        self._data[:0] = data
+
     def setblocking(self, is_blocking: bool) -> None:
         """Wait for the client, but not for ever."""
         self._sock.settimeout(SEND_TIMEOUT_S if is_blocking else 0.0)
@@ -140,6 +144,8 @@ class BufferingWorker(ThreadWorker):
         """Gather the request first."""
         if not isinstance(conn.sock, BufferedSocket):
             conn.sock = BufferedSocket(conn.sock, self.max_body)
+        if conn.parser is not None:  # what its reader read of the next request already
+            conn.sock.unread(conn.parser.unreader.take_buffered())
         conn.sock.begin()
         if conn.sock.n_gathered and conn.sock.is_whole():
             self._hand_on(conn)
@@ -147,6 +153,12 @@ class BufferingWorker(ThreadWorker):
         conn.sock.setblocking(False)
         self._arriving.append(conn)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._gather, conn))
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """A request that arrived together with the one before makes no socket readable."""
+        super().finish_request(conn, fs)
+        if conn in self.keepalived_conns and conn.sock.n_gathered:
+            self.on_client_socket_readable(conn, conn.sock)
 
     def murder_keepalived(self, *args: Any, **kwargs: Any) -> None:
         """Called once a second: close what arrives too slowly, too."""

@@ -169,7 +169,9 @@ def _answer(connection: socket.socket) -> bytes:
     """One answer, read to its last byte."""
     data = b""
     while b"\r\n\r\n" not in data:
-        data += connection.recv(1)
+        more = connection.recv(1)
+        assert more, "the connection was closed"
+        data += more
     n_bytes = int(data.lower().split(b"content-length:")[1].split(b"\r\n")[0])
     while n_bytes:
         more = connection.recv(n_bytes)
