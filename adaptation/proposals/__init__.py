@@ -8,7 +8,7 @@ and what annotators accept and reject teaches the next ones:
 - ``mutual``, ``saliency``, ``memory``: the generators that need nothing but the encoder
 - ``peaks``: score maps -> places to prompt at
 - ``refiner``: places -> masks, in batches on one embedding
-- ``hybrid_prompts``, ``words``: the four prompts of SAA+, each of which can be switched off
+- ``hybrid_prompts``: the prompts of SAA+ (property, saliency, confidence), each can be switched off
 - ``feedback``, ``calibration``: references from accepted and rejected regions; scores that hold
 - ``proposer``: all of it in one call
 
