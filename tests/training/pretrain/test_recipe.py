@@ -226,7 +226,8 @@ def test_two_ranks_take_the_steps_that_one_takes(data: Path, tmp_path: Path) -> 
 
 def initial(name: str) -> Tensor:
     torch.manual_seed(0)
-    return build_compact(input_size=64, dim=16).state_dict()[name]
+    value: Tensor = build_compact(input_size=64, dim=16).state_dict()[name]
+    return value
 
 
 def test_a_run_goes_on_from_given_weights(data: Path, tmp_path: Path) -> None:
