@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ def measure(sam: PromptableSam, radius: int, repeats: int) -> dict[str, Any]:
         image = scene(radius, seed)
         embedding = sam.embed(image)
         prompt = second_prompt(sam, image, radius)
-        whole_ms.append(cpu_ms(lambda e=embedding, p=prompt: sam.decode(e, [p])))
-        region_ms.append(cpu_ms(lambda e=embedding, p=prompt: sam.decode_region(e, p)))
+        whole_ms.append(cpu_ms(partial(sam.decode, embedding, [prompt])))
+        region_ms.append(cpu_ms(partial(sam.decode_region, embedding, prompt)))
         answers = sam.decode(embedding, [prompt]), sam.decode_region(embedding, prompt)
         masks = [sam.binary_mask(a.shown_logits()[0, 0], embedding) for a in answers]
         alike.append(iou(masks[0], masks[1]))

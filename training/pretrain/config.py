@@ -79,6 +79,11 @@ class PretrainConfig:
     log_every: int = 25
     save_every_minutes: float = 3.0
 
+    @property
+    def drawn(self) -> dict[str, float]:
+        """The shares of what is drawn at all; 0 leaves out what another source of values names."""
+        return {name: share for name, share in self.shares.items() if share > 0}
+
     def mistakes(self) -> list[str]:
         """What makes no sense, one sentence each."""
         found = range_mistakes(self)
@@ -98,11 +103,11 @@ class PretrainConfig:
             )
         if self.start is not None and not self.start.is_file():
             found.append(f"start must be a file of weights to go on from, got {self.start}")
-        if not self.shares or min(self.shares.values(), default=0) < 0:
+        if not self.drawn or min(self.shares.values()) < 0:
             found.append("shares must name at least one source, none with a negative share")
-        if self.photographs not in self.shares:
+        if self.photographs not in self.drawn:
             found.append(f"photographs must be one of shares, got {self.photographs!r}")
-        found += self.validation.mistakes(self.shares)
+        found += self.validation.mistakes(self.drawn)
         return found
 
 

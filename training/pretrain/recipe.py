@@ -231,7 +231,7 @@ def make_optimizer(sam: Sam, config: PretrainConfig) -> torch.optim.AdamW:
 
 def make_sampler(config: PretrainConfig) -> WindowSampler:
     """Open the data sets of the config, without what is kept for validation."""
-    names = [name for name in config.shares if name != SYNTHETIC]
+    names = [name for name in config.drawn if name != SYNTHETIC]
     sources = {
         name: SceneSource(dataset, left_out=left_out(dataset, config.validation))
         for name, dataset in zip(names, open_sets(config.data, names), strict=True)
@@ -239,7 +239,7 @@ def make_sampler(config: PretrainConfig) -> WindowSampler:
     return WindowSampler(
         sources=sources,
         composer=Composer(sources[config.photographs]),
-        shares=config.shares,
+        shares=config.drawn,
         merging=frozenset(config.merging),
         frame_size=config.model.input_size,
     )
@@ -326,7 +326,7 @@ def export(run_folder: Path, target: Path, blend: float = 0.0) -> str:
         "stride": str(STRIDE),
         "recipe": "training/pretrain/recipe.py",
         "commit": commit(),
-        "data": ", ".join(f"{name} {share:g}" for name, share in config["shares"].items()),
+        "data": ", ".join(f"{n} {share:g}" for n, share in config["shares"].items() if share),
         "start": checkpoint["origin"],
         "seed": str(config["seed"]),
         "steps": str(checkpoint["step"]),
@@ -363,7 +363,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = load_config(PretrainConfig, options.config, options.overrides)
         if options.pack is not None:
-            names = {*config.shares, *config.validation.sets} - {SYNTHETIC}
+            names = {*config.drawn, *config.validation.sets} - {SYNTHETIC}
             quality = pack(config.data, sorted(names), options.pack)
             logger.info("packed %d sets, images at quality %d", len(names), quality)
         elif options.export is None:

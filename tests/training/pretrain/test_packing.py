@@ -23,6 +23,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     large = write_set(folder / "large", 2)
     for path in [*(large / "images").iterdir(), *(large / "masks").iterdir()]:
         content = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert content is not None
         cv2.imwrite(str(path), cv2.resize(content, (768, 576), interpolation=cv2.INTER_NEAREST))
     (large / "card.json").write_text(json.dumps({"licence": "CC0"}))
     return folder

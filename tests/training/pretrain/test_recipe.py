@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from adaptation.config import ConfigError
@@ -58,11 +59,12 @@ def overrides(data: Path, run: Path, *more: str) -> list[str]:
         f"run={run}",
         "model={input_size: 64, dim: 16}",
         "windows=[{size: 64, objects: 2, first_share: 1, last_share: 1}]",
+        *(f"shares.{name}=0" for name in yaml.safe_load(CONFIG.read_text())["shares"]),
         "shares={toy: 0.7, synthetic: 0.3}",
         "photographs=toy",
         "merging=[]",
         "imagenet=false",
-        "validation={}",
+        "validation={sets: [], groups_of: [], objects: 0}",
         "processes=1",
         "windows_per_step=1",
         "max_steps=4",
@@ -117,7 +119,7 @@ def test_the_config_of_all_data_loads_and_keeps_out_what_is_measured_on() -> Non
 def test_a_run_leaves_out_what_it_is_watched_by_and_keeps_its_best_weights(
     data: Path, tmp_path: Path
 ) -> None:
-    watched = "validation={groups_of: [toy], share: 0.75, objects: 1, every_minutes: 1000}"
+    watched = "validation={sets: [], groups_of: [toy], share: 0.75, objects: 1, every_minutes: 999}"
     config = tiny(data, tmp_path, watched)
     kept = held_out_stems(FolderSet(data / "toy"), 0.75)
     source = make_sampler(config).sources["toy"]
@@ -138,7 +140,7 @@ def test_a_run_leaves_out_what_it_is_watched_by_and_keeps_its_best_weights(
 
 
 def test_a_run_trains_every_part_and_leaves_its_files(data: Path, tmp_path: Path) -> None:
-    config = tiny(data, tmp_path)
+    config = tiny(data, tmp_path, "corrections=[1]", "mends=0")
     torch.manual_seed(config.seed)
     before = build_compact(input_size=64, dim=16).state_dict()
     Pretraining(config, Rank()).train()
@@ -224,7 +226,8 @@ def test_two_ranks_take_the_steps_that_one_takes(data: Path, tmp_path: Path) -> 
 
 def initial(name: str) -> Tensor:
     torch.manual_seed(0)
-    return build_compact(input_size=64, dim=16).state_dict()[name]
+    value: Tensor = build_compact(input_size=64, dim=16).state_dict()[name]
+    return value
 
 
 def test_a_run_goes_on_from_given_weights(data: Path, tmp_path: Path) -> None:
