@@ -194,7 +194,7 @@ def export(settings: Settings, out: str, format: str, project: str | None) -> No
 def report(
     settings: Settings, project: str, out: Path | None, as_json: bool, recount: bool
 ) -> None:
-    """Write a project's insights as one HTML file, or its figures as JSON."""
+    """Write a project's insights as HTML, or as JSON."""
     from backend.commands.report import write_report
 
     target = out or (None if as_json else Path(f"strop-project-{project}.html"))

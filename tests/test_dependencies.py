@@ -19,7 +19,12 @@ PACKAGES = ("adaptation", "backend", "training")
 # Imported by SQLAlchemy (by a URL's name), by MobileSAM and by segment-anything.
 IMPORTED_BY_OTHERS = {"psycopg", "timm", "torchvision"}
 # Installed with a declared one, and part of what it promises.
-PART_OF = {"jinja2": "flask", "pydantic-core": "pydantic", "urllib3": "requests", "werkzeug": "flask"}
+PART_OF = {
+    "jinja2": "flask",
+    "pydantic-core": "pydantic",
+    "urllib3": "requests",
+    "werkzeug": "flask",
+}
 
 
 def declared() -> set[str]:

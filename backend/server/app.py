@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import secrets
+from functools import cache, partial
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from adaptation.errors import ImageError, InputError, ModelError, StoreError, StropError
+from backend.insights.insights import Insights
 from backend.label_studio.client import LabelStudioError
 from backend.server import insights, routes
 from backend.server.password import PasswordCheck
@@ -48,8 +50,7 @@ def create_app(settings: Settings, service: SegmentationService | None = None) -
     app.extensions["strop"] = build_service(settings) if service is None else service
     app.register_blueprint(routes.blueprint)
     if settings.insights.is_on:
-        service = app.extensions["strop"]
-        app.extensions["strop-insights"] = build_insights(settings, service.journal)
+        app.extensions["strop-insights"] = cache(partial(_insights_of, settings, app))
         app.register_blueprint(insights.blueprint)
     if settings.basic_auth is not None:
         app.before_request(PasswordCheck(*settings.basic_auth))
@@ -57,6 +58,12 @@ def create_app(settings: Settings, service: SegmentationService | None = None) -
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _unknown_error)
     return app
+
+
+def _insights_of(settings: Settings, app: Flask) -> Insights:
+    """Made when somebody looks: a server whose page nobody opens pays nothing for it."""
+    service: SegmentationService = app.extensions["strop"]
+    return build_insights(settings, service.journal)
 
 
 def status_of(error: StropError) -> int:

@@ -16,7 +16,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; b
 
 
 def _insights() -> Insights:
-    return cast(Insights, current_app.extensions["strop-insights"])
+    return cast(Insights, current_app.extensions["strop-insights"]())
 
 
 @blueprint.get("/insights")

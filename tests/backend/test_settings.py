@@ -143,7 +143,7 @@ def test_all_mistakes_of_all_layers_are_reported_at_once_with_their_origin(
             "label_studio.url must begin with http:// or https:// and a host, as http://host:8080, "
             "got 'localhost:8080'",
         ),
-        ("model: {name: sam9}", "model.name must be one of compact, mobile_sam, vit_b, vit_l,"),
+        ("model: {name: sam9}", "model.name must be one of compact, compact-1, mobile_sam, vit_b,"),
         ("lerning: {seed: 1}", "lerning: no such setting; did you mean learning?"),
         ("port: 1", "port: no such setting"),
         ("edges: {radius: 7}", "edges.radius must be at most 0.25, got 7"),

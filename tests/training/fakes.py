@@ -74,6 +74,11 @@ class ScriptedSam:
             guide=torch.zeros(1, 1, 3, dtype=torch.uint8),
         )
 
+    def decode_region(
+        self, embedding: Embedding, prompt: Prompt, *, weights: object = None
+    ) -> MaskPrediction:
+        return self.decode(embedding, [prompt])
+
     def decode(
         self,
         embeddings: Embedding,

@@ -61,7 +61,7 @@ def command(
     settings: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Measure a model with simulated clicks, frozen and learning.
+    """Measure with simulated clicks, frozen and learning.
 
     Prints a table and writes result.json, plots and every object's result into the run folder.
     The same command goes on with a run that was stopped.  Options override the config file;

@@ -24,7 +24,7 @@ from training.commands.options import FILE, FOLDER, as_overrides, command_of
 @click.option("--out", type=FOLDER, help="Run folder.")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def command(config: Path | None, settings: tuple[str, ...], **options: Any) -> None:
-    """Measure anomaly proposals: max-F1-pixel, max-F1-region and AUPRO, at 400x400.
+    """Measure anomaly proposals: max-F1 and AUPRO at 400x400.
 
     An image without a mask is a good one.  Images of one group (groups.json) never vouch for one
     another.  Prints the source's ablation as a table; writes result.json and panels (image, map,

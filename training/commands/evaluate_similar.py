@@ -23,7 +23,7 @@ from training.commands.options import FILE, FOLDER, as_overrides, command_of
 @click.option("--out", type=FOLDER, help="Run folder.")
 @click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
 def command(config: Path | None, settings: tuple[str, ...], **options: Any) -> None:
-    """Measure proposals of more of the same, after a few finished objects.
+    """Measure proposals of more of what was finished.
 
     The objects are those of the first images, in a seeded order; proposals are made for images of
     other groups.  Prints precision and recall (a match has an IoU of 0.5 or 0.75), the share that

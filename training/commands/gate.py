@@ -53,7 +53,7 @@ def gate_options(function: FunctionT) -> FunctionT:
 @click.command("gate")
 @gate_options
 def command(candidate: Path, **options: Any) -> None:
-    """Compare CANDIDATE with the decoder in use; change nothing.
+    """Compare CANDIDATE with the decoder in use.
 
     CANDIDATE is a base file of sft or dpo.
 

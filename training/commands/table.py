@@ -18,7 +18,7 @@ DEFAULT_METRICS = "FR20@85,FR30@90,NoC20@85,NoC20@90"
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--metrics", default=DEFAULT_METRICS, show_default=True, help="Comma-separated.")
 def command(runs: tuple[Path, ...], metrics: str) -> None:
-    """Put the results of evaluation RUNS into one Markdown table.
+    """Put the results of RUNS into one Markdown table.
 
     RUNS are folders or result.json files.  Frozen and adapted side by side; in brackets the range
     over the orders, then the relative change, and p of the paired test.

@@ -19,7 +19,7 @@ from backend.commands.simulate.plan import Picture
 from backend.commands.simulate.results import Outcome, PictureResult, SimulatedObject
 from backend.commands.simulate.wire import Body, Region, SimulatedTask, accepted, new_id
 from backend.protocol import RegionId
-from backend.protocol.regions import decode_region
+from backend.protocol.regions import decode_region, mask_shape
 
 Clicked = Callable[[], None]
 
@@ -201,7 +201,10 @@ def _best_offer(answer: Body, truth: Mask) -> _Offer:
 def _offer(region: Region, truth: Mask) -> _Offer:
     own_id = RegionId.parse(region["id"])
     size = int(region["original_height"]), int(region["original_width"])
-    mask = decode_region(region["type"], region["value"], size, region["id"])
+    shape = mask_shape(region["type"])
+    if shape is None:
+        raise InputError(f"a region of type {region['type']!r} holds no mask")
+    mask = decode_region(shape, region["value"], size, region["id"])
     return _Offer(region, mask, iou(mask, truth), 0 if own_id is None else own_id.candidate)
 
 

@@ -142,7 +142,10 @@ def test_a_server_that_does_not_start_shows_the_end_of_its_log(
         (["--data", "x", "--candidates", "3"], "give --serve, too"),
         (["--data", "x", "--serve", "--url", "http://localhost:1"], "give one"),
         (["--data", "x", "--serve", "--set", "learning.on=1"], "learning.on"),
-        (["--data", "x", "--serve", "--set", "learning"], "--set wants KEY=VALUE"),
+        (
+            ["--data", "x", "--serve", "--set", "learning"],
+            "'learning' is not of the form KEY=VALUE",
+        ),
         (["--data", "x", "--header", "secret"], "--header wants"),
         (["--data", "x", "--clicks", "0"], "--clicks"),
         (["--data", "x", "--clicker", "drunk"], "--clicker"),
@@ -165,7 +168,7 @@ def test_the_command_explains_itself(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_strop(monkeypatch, "simulate", "--help") == 0
-    assert "as people do who know the answer" in capsys.readouterr().out
+    assert "Annotators who know the answer" in capsys.readouterr().out
 
 
 def until_slowly(condition: object) -> None:
