@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--registry", type=FOLDER, help="Folder of the versions.  [default: .strop/registry]")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def command(registry: Path | None, as_json: bool) -> None:
-    """List the versions of the base decoder.
+    """List the versions of the base decoder."""
     from training.promotion.config import GateConfig
     from training.promotion.registry import RegistryWriter
 

@@ -6,7 +6,7 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Failing(SegmentationService):
     def model_version(self) -> str:
         return "failing"
 
-    def predict(self, body: object) -> dict[str, Any]:
+    def predict(self, body: object, is_gone: Callable[[], bool] = bool) -> dict[str, Any]:
         raise self.error
 
 
