@@ -250,7 +250,7 @@ def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageL
         max_pixels=_max_pixels(settings),
         cache_bytes=_bytes(options.memory_mb),
         max_age_s=options.max_age_s,
-        max_waiting=max(2, (settings.server.threads - RESERVED_THREADS) // 2),
+        max_waiting=max(2, 3 * (settings.server.threads - RESERVED_THREADS) // 4),
     )
 
 

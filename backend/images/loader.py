@@ -94,7 +94,7 @@ class ImageLoader:
         max_pixels: Largest width times height.
         cache_bytes: Memory for images, decoded and as files.
         max_age_s: Seconds after which a file is read again.
-        max_waiting: Threads that may wait for files at once, half of them for one host's; more are
+        max_waiting: Threads that may wait for files at once, two thirds for one host's; more are
             refused at once, so that a slow host holds up those alone who ask it.
         clock: Monotonic seconds.
     """
@@ -106,7 +106,7 @@ class ImageLoader:
         max_pixels: int = 100_000_000,
         cache_bytes: int = 256 << 20,
         max_age_s: float = 600.0,
-        max_waiting: int = 14,
+        max_waiting: int = 21,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
@@ -235,7 +235,7 @@ class _Waiting:
             return
         with self._lock:
             n_same = self._by_host.get(host, 0)
-            if sum(self._by_host.values()) >= self._most or n_same >= max(1, self._most // 2):
+            if sum(self._by_host.values()) >= self._most or n_same >= max(1, 2 * self._most // 3):
                 raise WaitingError(
                     f"{n_same} clicks wait for images of {host or 'Label Studio'} already: click "
                     "again in a moment."

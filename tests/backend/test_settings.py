@@ -189,8 +189,8 @@ def test_mistakes_of_the_command_line_come_with_the_others() -> None:
     assert str(caught.value).splitlines()[1:] == [
         "  command line: 'foo' is not of the form KEY=VALUE",
         "  command line: server.prot: no such setting; did you mean server.port?",
-        "  command line: model.name must be one of compact, mobile_sam, vit_b, vit_l, vit_h, "
-        "got 'sam9'",
+        "  command line: model.name must be one of compact, compact-1, mobile_sam, vit_b, vit_l, "
+        "vit_h, got 'sam9'",
     ]
 
 
