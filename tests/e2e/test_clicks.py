@@ -192,7 +192,7 @@ def of_task(demo: Demo, task_id: str) -> SubmissionRecord | None:
 
 def nuclei_percent(n_nuclei: int) -> list[tuple[float, float]]:
     """The brightest places of the smoothed image, away from its border: the middles of nuclei."""
-    with Image.open(SAMPLES / "3-nuclei-fluorescence.jpg") as image:
+    with Image.open(SAMPLES / "1-nuclei-fluorescence.jpg") as image:
         grey = np.asarray(image.convert("L"), np.float32)
     height, width = grey.shape
     peaks = peak_local_max(
@@ -225,7 +225,7 @@ def test_a_turned_photograph_gets_its_mask_where_it_was_clicked(
     demo: Demo, browser: Browser
 ) -> None:
     """A camera's file: stored on its side, with a tag that tells the browser to turn it."""
-    with Image.open(SAMPLES / "1-coffee.jpg") as upright:
+    with Image.open(SAMPLES / "6-coffee.jpg") as upright:
         lying = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -235,7 +235,7 @@ def test_a_turned_photograph_gets_its_mask_where_it_was_clicked(
     client = demo.client()
     (turned,) = client.upload(demo.project_id, "turned.jpg", file)
     masks = []
-    for task_id in (demo.task("1-coffee").task_id, turned):
+    for task_id in (demo.task("6-coffee").task_id, turned):
         browser.open_task(demo.project_id, task_id)
         browser.choose("Object")
         assert browser.click(48, 35) == []
@@ -251,7 +251,7 @@ def test_an_image_in_a_bucket_is_read_through_label_studios_presigned_address(
     demo: Demo, browser: Browser, bucket: Site
 ) -> None:
     """Label Studio signs the address; neither its token nor its cookies go to the bucket."""
-    bucket.serve("/scans/cat.jpg", (SAMPLES / "8-cat.jpg").read_bytes(), "image/jpeg")
+    bucket.serve("/scans/cat.jpg", (SAMPLES / "5-cat.jpg").read_bytes(), "image/jpeg")
     storage = {"project": int(demo.project_id), "bucket": "scans", "s3_endpoint": bucket.url}
     storage |= {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "presign": True}
     storage |= {"use_blob_urls": True, "region_name": "us-east-1"}
@@ -278,7 +278,7 @@ def import_task(demo: Demo, image_ref: str) -> str:
 def test_an_error_is_shown_nowhere_but_strop_logs_it(demo: Demo, browser: Browser) -> None:
     """The browser may load an image that Strop may not: from a host that is not on its list."""
     with Site().running() as site:
-        content = (SAMPLES / "8-cat.jpg").read_bytes()
+        content = (SAMPLES / "5-cat.jpg").read_bytes()
         url = site.serve("/cat.jpg", content, "image/jpeg")
         task_id = import_task(demo, url)
         browser.open_task(demo.project_id, task_id)

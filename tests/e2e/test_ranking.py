@@ -96,8 +96,8 @@ def mask(value: Mapping[str, Any]) -> np.ndarray:
 def test_masks_are_ranked_in_a_browser_and_collected(
     demo: Demo, browser: Browser, pictures: Path
 ) -> None:
-    click(demo, browser, "8-cat", 55, 55)
-    click(demo, browser, "6-road", 50, 60)
+    click(demo, browser, "5-cat", 55, 55)
+    click(demo, browser, "7-road", 50, 60)
     out = rank(demo, "create", "--margin", "0.02")
     tasks = ranking_tasks(demo)
     assert len(tasks) >= 1 and out.startswith(f"{len(tasks)} tasks added to project")
