@@ -10,6 +10,7 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adaptation.errors import ImageError
@@ -117,6 +118,7 @@ def test_what_could_not_be_kept_is_kept_at_the_next_click(
 
     until(is_kept)
     keeper.stop()
+    assert np.array_equal(album.read(identity.digest), PIXELS), "whole, and the one clicked on"
 
 
 def test_room_is_left_for_the_journal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
