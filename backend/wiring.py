@@ -35,6 +35,7 @@ from backend.label_studio.client import LabelStudioClient, Transport
 from backend.learning.interface import Learning, NoLearning
 from backend.learning.manager import OnlineOptions
 from backend.learning.worker import KnownImages, OnlineLearning
+from backend.metrics import Metrics
 from backend.proposals.knowledge import KnowledgeOptions
 from backend.proposals.maker import MakerOptions, ProposalMaker
 from backend.proposals.online import OnlineProposals
@@ -45,6 +46,7 @@ from backend.service.prompt_state import DrawnBoxes, ObjectStates
 from backend.service.service import SegmentationService
 from backend.service.state_files import StateFiles
 from backend.settings import Settings, load_learner
+from backend.traces import Traces, traces_to
 
 logger = logging.getLogger(__name__)
 
@@ -52,21 +54,26 @@ RESERVED_THREADS = 4
 """Threads of the server that clicks never take: health checks, set-up and webhooks need some."""
 
 
-def build_service(settings: Settings, sam: PromptableSam | None = None) -> SegmentationService:
+def build_service(
+    settings: Settings, sam: PromptableSam | None = None, traces: Traces | None = None
+) -> SegmentationService:
     """The whole service.
 
     Args:
         settings: All of them.
         sam: The model, or None to load the one that the settings name.
+        traces: Told of clicks, or None to send them where the settings say.
 
     Raises:
         StropError: The model does not load, or a store does not open.
     """
     use_threads(settings)
+    metrics = Metrics()
+    traces = traces or traces_to(settings.traces.endpoint, settings.traces.share)
     learner = load_learner(settings.learning.config)
     model = load_sam(settings) if sam is None else sam
     client = build_client(settings)
-    cache = build_embeddings(settings)
+    cache = build_embeddings(settings, metrics)
     images = build_images(settings, client)
     encoder = Encoder(model, images, cache)
     journal = Journal(settings.journal_url)
@@ -80,7 +87,7 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
                 _corrector(sam, learner),
                 edges=settings.edges,
             ),
-            learning=_learning(settings, sam, encoder, journal, learner, folder),
+            learning=_learning(settings, sam, encoder, journal, learner, folder, metrics),
         )
 
     watcher = BaseWatcher(Registry(settings.registry_dir), model, settings.model.registry_poll_s)
@@ -91,14 +98,16 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         journal=journal,
         intake=SpoolingJournal(journal, settings.spool_dir),
         memory=_memory(settings),
-        ahead=_ahead(settings, encoder, cache, client),
+        ahead=_ahead(settings, encoder, cache, client, metrics),
         learning=first.learning,
-        keeper=_keeper(settings, images),
+        keeper=_keeper(settings, images, metrics),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
         proposals=_proposals(settings, first.sam, encoder, journal, client),
         max_pixels=_max_pixels(settings),
         client=client if settings.label_studio.token is not None else None,
+        metrics=metrics,
+        traces=traces,
     )
     service.follow(watcher, served)
     return service
@@ -110,10 +119,11 @@ def adapters_folder(settings: Settings, model: PromptableSam, base: PromptableSa
     return folder if base.decoder_id == model.decoder_id else folder / base.decoder_id
 
 
-def _keeper(settings: Settings, images: ImageLoader) -> AlbumWriter | None:
+def _keeper(settings: Settings, images: ImageLoader, metrics: Metrics) -> AlbumWriter | None:
     if not settings.album.is_on:
         return None
-    return AlbumWriter(Album(settings.album_dir), images, _bytes(settings.album.min_free_mb))
+    min_free_bytes = _bytes(settings.album.min_free_mb)
+    return AlbumWriter(Album(settings.album_dir), images, min_free_bytes, metrics)
 
 
 def _learning(
@@ -123,6 +133,7 @@ def _learning(
     journal: Journal,
     learner: LearnerSettings,
     folder: Path,
+    metrics: Metrics,
 ) -> Learning:
     if not settings.learning.is_on:
         return NoLearning()
@@ -136,7 +147,7 @@ def _learning(
         seed=settings.learning.seed,
     )
     images = KnownImages(encoder, Album(settings.album_dir))
-    return OnlineLearning(sam, images, journal, learner, options)
+    return OnlineLearning(sam, images, journal, learner, options, metrics)
 
 
 def _proposals(
@@ -258,12 +269,13 @@ def _max_pixels(settings: Settings) -> int:
     return int(settings.images.max_megapixels * 1e6)
 
 
-def build_embeddings(settings: Settings) -> EmbeddingCache:
+def build_embeddings(settings: Settings, metrics: Metrics | None = None) -> EmbeddingCache:
     """The cache of embeddings, above its store."""
     return EmbeddingCache(
         memory_bytes=_bytes(settings.embeddings.memory_mb),
         store=_store(settings),
         max_encodes=settings.inference.encodes,
+        metrics=metrics,
     )
 
 
@@ -289,13 +301,20 @@ def _memory(settings: Settings) -> PromptState:
 
 
 def _ahead(
-    settings: Settings, encoder: Encoder, cache: EmbeddingCache, client: LabelStudioClient | None
+    settings: Settings,
+    encoder: Encoder,
+    cache: EmbeddingCache,
+    client: LabelStudioClient | None,
+    metrics: Metrics,
 ) -> Prefetcher | None:
     options = settings.prefetch
     if not options.is_on:
         return None
     queue = PrefetchQueue(
-        cache, max_queued=options.max_queued, n_threads=threads_per_computation(settings)
+        cache,
+        max_queued=options.max_queued,
+        n_threads=threads_per_computation(settings),
+        metrics=metrics,
     )
     return Prefetcher(encoder, queue, client, options.next_tasks)
 

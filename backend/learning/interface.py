@@ -26,6 +26,9 @@ class Learning(Protocol):
     def finished(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
         """A submission is in the journal and linked; runs behind the reply."""
 
+    def asked(self) -> None:
+        """The journal holds something that is asked of sessions; returns at once."""
+
     def stop(self, timeout_s: float) -> None:
         """End what runs in the background."""
 
@@ -46,6 +49,9 @@ class NoLearning:
 
     def finished(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
         """Nothing to learn from."""
+
+    def asked(self) -> None:
+        """There are no sessions."""
 
     def stop(self, timeout_s: float) -> None:
         """Nothing runs."""

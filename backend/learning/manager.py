@@ -20,7 +20,7 @@ from adaptation.journal import Link, SubmissionRecord
 from adaptation.learning.learner import ObjectReport
 from adaptation.learning.settings import LearnerSettings
 from adaptation.predictor.interactive import WeightsAt
-from backend.learning.events import Began, Forgot, IdleTrained, Learned, Start
+from backend.learning.events import Began, Ended, Forgot, IdleTrained, Learned, Start
 from backend.learning.merging import Merger
 from backend.learning.names import Scope, session_name, start_of
 from backend.learning.objects import LinkedObject, ReplayContext
@@ -116,6 +116,8 @@ class SessionManager:
         """
         if link.request_id is None or self._log.index.knows(link.submission_seq, link.position):
             return
+        if self._log.pass_over_in_pause(submission.project_id, link):
+            return
         try:
             linked = self._context.reader.linked(submission, link.position, link.request_id)
             finished = None if linked is None else linked.session_object()
@@ -138,7 +140,7 @@ class SessionManager:
 
     def train_idle(self, should_stop: Callable[[], bool]) -> bool:
         """One stretch of idle training in the session used last; False: none can gain by it."""
-        able = [opened for opened in self._open.values() if opened.may_train_idle]
+        able = [opened for opened in self._open.values() if self._may_train_idle(opened)]
         if not able:
             return False
         opened = max(able, key=lambda o: self._log.adapters.used_at(o.name))
@@ -154,7 +156,19 @@ class SessionManager:
     def is_at_rest(self) -> bool:
         """Whether no session may gain anything, and no start is due; any thread may ask."""
         opened = tuple(self._open.values())
-        return not self._to_merge and not any(session.may_train_idle for session in opened)
+        return not self._to_merge and not any(map(self._may_train_idle, opened))
+
+    def _may_train_idle(self, opened: _OpenSession) -> bool:
+        return opened.may_train_idle and opened.project_id not in self._log.paused
+
+    def end(self, name: str, project_id: str, version: str) -> None:
+        """Have a session begin anew, as if it had never learned.
+
+        Raises:
+            StoreError: The journal fails; the session stays as it was saved last.
+        """
+        self._open.pop(name, None)
+        self._log.end(project_id, Ended(session=name, version=version))
 
     def rewritten(self, annotation_id: str, newest_seq: int | None) -> None:
         """Un-learn an annotation unless sessions know its newest version already.

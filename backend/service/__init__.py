@@ -27,6 +27,7 @@ Threads
       `proposals.is_on` says so (`OnlineProposals`).
     - ``spool`` waits for a journal that failed, and moves to it what was kept meanwhile
       (`SpoolingJournal`).
+    - OpenTelemetry's own thread sends spans, where `traces.endpoint` names an address (`traces`).
     - A timer ends each exchange with a slow host (`images.cutoff.Cutoff`);
       `threads.limit_torch_threads` starts a thread and waits for its end at once.
     - ``trim`` belongs to the server (`server.allocator`): it gives free memory back.
