@@ -241,7 +241,14 @@ def build_insights(settings: Settings, journal: Journal) -> Insights:
         label_studio_url=next(iter(studio.public_urls), studio.url),
     )
     store = FactStore(settings.insights_path, journal)
-    return Insights(journal, store, Album(settings.album_dir), options)
+    return Insights(
+        journal,
+        store,
+        Album(settings.album_dir),
+        options,
+        registry=settings.registry_dir,
+        adapters=settings.adapters_dir,
+    )
 
 
 def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageLoader:

@@ -15,6 +15,8 @@ from html import escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 _COLOURS = {"#010101": "var(--ink)", "#020202": "var(--line)", "#030303": "var(--accent)"}
 """Stand-ins in the drawing, and the variables that they become."""
@@ -42,11 +44,12 @@ class Chart:
     rows: Sequence[tuple[str, str]]
 
 
-def bars(title: str, values: Mapping[str, float], header: tuple[str, str], summary: str) -> Chart:
-    """A bar for each entry."""
+def bars(title: str, values: Mapping[str, int], header: tuple[str, str], summary: str) -> Chart:
+    """A bar for each entry, which is a count."""
 
     def draw(axes: Axes) -> None:
         axes.bar(range(len(values)), list(values.values()), color=_ACCENT)
+        axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
     return _chart(title, values, header, summary, draw)
 
@@ -73,7 +76,8 @@ def _chart(
     summary: str,
     draw: Callable[[Axes], None],
 ) -> Chart:
-    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    # Browsers draw the labels in a font of their own, wider than the one that is laid out here.
+    figure = Figure(figsize=_SIZE_INCHES, layout=ConstrainedLayoutEngine(w_pad=0.16, h_pad=0.06))
     axes = figure.add_subplot()
     draw(axes)
     step = -(-len(values) // 8)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from adaptation.errors import InputError
 from adaptation.journal import FinishedObject, Journal
 from adaptation.storage.album import Album
 from backend.insights.facts import ObjectFact
-from backend.insights.figures import Figures, LearnedObject, figures_of
-from backend.insights.page import render_project, render_projects
+from backend.insights.figures import Figures, figures_of
+from backend.insights.page import (
+    render_confirmation,
+    render_project,
+    render_projects,
+    render_versions,
+)
+from backend.insights.sessions import SessionPanel, panel_of
 from backend.insights.store import FactStore
 from backend.insights.thumbnails import thumbnail
+from backend.insights.versions import versions_of
+from backend.learning.adapter_store import saved_shares
+from backend.learning.commands import SessionCommand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +50,22 @@ class Insights:
         store: Keeps the rows.
         album: Images for the pictures.
         options: What is shown.
+        registry: Folder of the promoted base decoders.
+        adapters: Folder of what sessions learned.
     """
 
     def __init__(
-        self, journal: Journal, store: FactStore, album: Album, options: InsightsOptions
+        self,
+        journal: Journal,
+        store: FactStore,
+        album: Album,
+        options: InsightsOptions,
+        *,
+        registry: Path,
+        adapters: Path,
     ) -> None:
         self._journal, self._store, self._album, self._options = journal, store, album, options
+        self._registry, self._adapters = registry, adapters
 
     def projects_page(self, prefix: str) -> str:
         """HTML of the list of projects; `prefix` stands before the page's own addresses."""
@@ -61,6 +81,25 @@ class Insights:
 
         return self._render(project_id, figures, address, prefix)
 
+    def sessions(self, project_id: str) -> SessionPanel:
+        """What a project's sessions know as of now."""
+        self._store.refresh()
+        return self._panel(project_id)
+
+    def versions_page(self, prefix: str) -> str:
+        """HTML of the base decoders."""
+        return render_versions(versions_of(self._registry), prefix)
+
+    def confirmation_page(self, command: SessionCommand, token: str, prefix: str) -> str:
+        """HTML that asks whether something is really to be asked of sessions.
+
+        Args:
+            command: What.
+            token: That the form gives back.
+            prefix: Stands before the page's own addresses.
+        """
+        return render_confirmation(command, token, prefix)
+
     def report(self, project_id: str) -> str:
         """The same page as one file that needs no other."""
         return self._render(project_id, self.figures(project_id), self._inline, None)
@@ -74,7 +113,7 @@ class Insights:
         self._store.refresh()
         return figures_of(
             self._store.facts(project_id),
-            self._learned(project_id),
+            self._store.learned(project_id),
             self._store.timings(project_id),
             with_annotators=self._options.with_annotators,
         )
@@ -102,7 +141,7 @@ class Insights:
             project_id,
             figures,
             [(fact, picture(fact), self._link(fact)) for fact in figures.worst],
-            learning_is_on=self._options.learning_is_on,
+            panel=self._panel(project_id) if self._options.learning_is_on else None,
             prefix=prefix,
         )
 
@@ -128,11 +167,13 @@ class Insights:
                 return each
         return None
 
-    def _learned(self, project_id: str) -> Iterator[LearnedObject]:
-        names = [item.name for item in fields(LearnedObject)]
-        for event in self._journal.events(project_id=project_id, kind="learned"):
-            if all(name in event.payload for name in names):
-                yield LearnedObject(**{name: event.payload[name] for name in names})
+    def _panel(self, project_id: str) -> SessionPanel:
+        versions = self._store.versions(project_id)
+        return panel_of(
+            self._store.learned(project_id),
+            self._store.session_events(project_id),
+            lambda name: saved_shares(self._adapters, name, versions.get(name, "base")),
+        )
 
 
 def figures_json(figures: Figures) -> dict[str, Any]:

@@ -105,6 +105,29 @@ def test_rows_kept_up_to_date_equal_a_full_recount(journal: Journal, tmp_path: P
     assert store.facts("1") == fresh.facts("1")
 
 
+def test_what_sessions_said_is_kept_and_equals_a_recount(journal: Journal, tmp_path: Path) -> None:
+    store = FactStore(tmp_path / "insights.db", journal)
+    said = {"session": "project-1", "annotation_id": "100", "region_id": "a", "skipped": None}
+    numbers = {"frozen_iou": 0.5, "adapted_iou": 0.75, "turned_back": True, "n_steps": 3}
+    settings = {"replay": 40, "learning_rate": 0.1}
+    began = {"session": "project-1", "version": "base", "settings": settings, "start": "base"}
+    journal.append_event("session_began", "1", began)
+    journal.append_event("learned", "1", {**said, **numbers, "version": "v1"})
+    store.refresh()
+    journal.append_event("learned", "1", {"annotation_id": "of a Strop that kept less"})
+    journal.append_event("thought", "1", {"session": "project-1", "n_begun": 3, "version": "v2"})
+    journal.append_event("learned", "2", {**said, **numbers, "version": "v9"})
+    store.refresh()
+    (row,) = store.learned("1")
+    assert (row.adapted_iou, row.turned_back, row.version) == (0.75, 1, "v1")
+    (event,) = store.session_events("1")
+    assert event.payload["replay"] == 40 and "settings" not in event.payload
+    assert store.versions("1") == {"project-1": "v2"}
+    before = store.learned("1"), store.session_events("1"), store.versions("1")
+    store.recount()
+    assert (store.learned("1"), store.session_events("1"), store.versions("1")) == before
+
+
 def test_a_damaged_file_is_made_again(journal: Journal, tmp_path: Path) -> None:
     click_object(journal, "a", [10])
     submit(journal, "100", [("a-r0", 10)])
