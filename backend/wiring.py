@@ -30,6 +30,7 @@ from backend.images.guarded_http import Fetcher, HostRules
 from backend.images.loader import ImageLoader
 from backend.images.sources import ImageSource
 from backend.insights.insights import Insights, InsightsOptions
+from backend.insights.keeper import RowKeeper
 from backend.insights.store import FactStore
 from backend.label_studio.client import LabelStudioClient, Transport
 from backend.learning.interface import Learning, NoLearning
@@ -108,6 +109,7 @@ def build_service(
         client=client if settings.label_studio.token is not None else None,
         metrics=metrics,
         traces=traces,
+        rows=_rows(settings, journal),
     )
     service.follow(watcher, served)
     return service
@@ -230,6 +232,12 @@ def build_client(settings: Settings) -> LabelStudioClient | None:
     return LabelStudioClient(
         Transport(options.url, _reveal(options.token), token_kind=options.token_kind)
     )
+
+
+def _rows(settings: Settings, journal: Journal) -> RowKeeper | None:
+    if not settings.insights.is_on:
+        return None
+    return RowKeeper(FactStore(settings.insights_path, journal))
 
 
 def build_insights(settings: Settings, journal: Journal) -> Insights:

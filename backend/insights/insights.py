@@ -26,6 +26,9 @@ from backend.insights.versions import versions_of
 from backend.learning.adapter_store import saved_shares
 from backend.learning.commands import SessionCommand
 
+PATIENCE_S = 0.4
+"""A page counts for so long; what is left is counted behind it, and the page says so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InsightsOptions:
@@ -69,12 +72,12 @@ class Insights:
 
     def projects_page(self, prefix: str) -> str:
         """HTML of the list of projects; `prefix` stands before the page's own addresses."""
-        self._store.refresh()
+        self._store.refresh(PATIENCE_S)
         return render_projects(self._store.projects(), prefix)
 
     def project_page(self, project_id: str, prefix: str) -> str:
         """HTML of one project, with its pictures as addresses."""
-        figures = self.figures(project_id)
+        figures = self.figures(project_id, PATIENCE_S)
 
         def address(fact: ObjectFact) -> str:
             return f"{prefix}/insights/object/{fact.submission_seq}/{fact.position}.jpg"
@@ -108,9 +111,14 @@ class Insights:
         """Make all rows anew from the journal; returns how many tasks there are."""
         return self._store.recount()
 
-    def figures(self, project_id: str) -> Figures:
-        """A project's figures as of now."""
-        self._store.refresh()
+    def figures(self, project_id: str, at_most_s: float = float("inf")) -> Figures:
+        """A project's figures as of now.
+
+        Args:
+            project_id: The project.
+            at_most_s: What cannot be counted in this time is left out.
+        """
+        self._store.refresh(at_most_s)
         return figures_of(
             self._store.facts(project_id),
             self._store.learned(project_id),
@@ -142,6 +150,7 @@ class Insights:
             figures,
             [(fact, picture(fact), self._link(fact)) for fact in figures.worst],
             panel=self._panel(project_id) if self._options.learning_is_on else None,
+            n_behind=self._store.n_behind(),
             prefix=prefix,
         )
 

@@ -74,6 +74,7 @@ def render_project(
     worst: Sequence[tuple[ObjectFact, str | None, str | None]],
     *,
     panel: SessionPanel | None,
+    n_behind: int,
     prefix: str | None,
 ) -> str:
     """A project's page.
@@ -83,6 +84,7 @@ def render_project(
         figures: What is shown.
         worst: Objects that took most clicks, each with its picture's and its task's address.
         panel: What sessions know; None where learning is off.
+        n_behind: Entries of the journal that are not counted yet.
         prefix: Before the page's own addresses; None where the page stands alone.
     """
     return _render(
@@ -95,6 +97,7 @@ def render_project(
         words=WORDS,
         learning_is_on=panel is not None,
         panel=panel,
+        n_behind=n_behind,
         ask_url=partial(ask_url, prefix or "", project_id),
         prefix=prefix,
     )

@@ -1,8 +1,8 @@
 """The rows in a small file, kept up to date with the journal.
 
 Which tasks have news is read from the journal's one order; a task's rows are made again as a whole.
-So the file always equals a full recount of the entries up to its cursor, whatever was replaced,
-deleted or linked late.
+So the file equals a full recount once its cursor has come to the journal's end, whatever was
+replaced, deleted or linked late.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +57,9 @@ CREATE INDEX IF NOT EXISTS facts_of_annotation ON facts (project_id, annotation_
 """
 _COLUMNS = tuple(ObjectFact.__slots__)
 _FIGURES = tuple(name for name in _COLUMNS if name != "timings_ms")
+
+STEP = 64
+"""Entries of the journal that are taken into account at once."""
 
 TABLES = ("facts", "learned", "session_events", "session_versions")
 
@@ -124,21 +129,47 @@ class FactStore:
         self._path, self._journal = path, journal
         self._lock = threading.Lock()
 
-    def refresh(self) -> int:
-        """Bring the rows up to date; returns how many tasks were counted anew."""
-        self._journal.link_pending()
-        with self._lock, self._writing() as db:
+    def refresh(self, at_most_s: float = float("inf")) -> int:
+        """Bring the rows up to date.
+
+        Args:
+            at_most_s: After this time the rest is left to the next call.
+
+        Returns:
+            How many tasks were counted anew, of which one may be counted twice.
+        """
+        end, n_tasks = time.monotonic() + at_most_s, 0
+        with self._lock:
+            while True:
+                n_more, is_over = self._step()
+                n_tasks += n_more
+                if is_over or time.monotonic() >= end:
+                    return n_tasks
+
+    def n_behind(self) -> int:
+        """Entries of the journal that are not counted yet."""
+        with self._reading() as db:
+            return max(0, self._journal.last_entry() - int(_state(db, "cursor", "0")))
+
+    def _step(self) -> tuple[int, bool]:
+        """Take a few entries into account; how many tasks that were, and whether it is over.
+
+        Others who want to write wait no longer than for this.
+        """
+        with self._writing() as db:
             cursor = int(_state(db, "cursor", "0"))
+            entries = list(islice(self._journal.entries(after=cursor), STEP))
+            self._journal.link_pending()  # after they were read: so each of them is linked
             tasks: dict[Task, None] = {}
-            for entry in self._journal.entries(after=cursor):
+            for entry in entries:
                 tasks.update(dict.fromkeys(_tasks_of(db, entry)))
                 if isinstance(entry.record, EventRecord):
                     _keep_event(db, entry.seq, entry.record)
-                cursor = entry.seq
             for project_id, task_id in tasks:
                 self._count(db, project_id, task_id)
-            _set_state(db, "cursor", str(cursor))
-            return len(tasks)
+            if entries:
+                _set_state(db, "cursor", str(entries[-1].seq))
+            return len(tasks), len(entries) < STEP
 
     def recount(self) -> int:
         """Forget all rows and make them again; returns how many tasks there are."""

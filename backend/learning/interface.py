@@ -20,6 +20,9 @@ class Learning(Protocol):
     def weights(self, project_id: str, label: str, task_id: str) -> tuple[WeightsAt, str]:
         """The weights that answer clicks, and their version; called on the way of every click."""
 
+    def n_learned(self, project_id: str, label: str, task_id: str) -> int:
+        """Objects that the session which answers has learned from; 0 where nobody here knows."""
+
     def clicked(self, image: TaskImage, identity: ImageIdentity) -> None:
         """A click on an image was answered; returns at once."""
 
@@ -43,6 +46,10 @@ class NoLearning:
     def weights(self, project_id: str, label: str, task_id: str) -> tuple[WeightsAt, str]:
         """The base weights, version ""."""
         return base_weights, ""
+
+    def n_learned(self, project_id: str, label: str, task_id: str) -> int:
+        """None."""
+        return 0
 
     def clicked(self, image: TaskImage, identity: ImageIdentity) -> None:
         """Nothing to learn from."""

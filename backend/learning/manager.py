@@ -1,7 +1,7 @@
 """Where sessions are trained: every call that changes one is written down before it shows.
 
-Used by the one thread that learns, but for :meth:`SessionManager.weights` and
-:meth:`SessionManager.is_at_rest`, which any thread may call.
+Used by the one thread that learns, but for :meth:`SessionManager.weights`,
+:meth:`SessionManager.n_learned` and :meth:`SessionManager.is_at_rest`, which any thread may call.
 """
 
 from __future__ import annotations
@@ -105,6 +105,11 @@ class SessionManager:
         """What a session answers with, and its version.  Any thread may ask."""
         name = session_name(self._options.scope, project_id, label, task_id)
         return self._log.adapters.weights(name, start_of(project_id))
+
+    def n_learned(self, project_id: str, label: str, task_id: str) -> int:
+        """Objects that a session has learned from and not un-learned.  Any thread may ask."""
+        name = session_name(self._options.scope, project_id, label, task_id)
+        return self._log.index.tallies.get(project_id, {}).get(name, 0)
 
     # Training ----------------------------------------------------------------------------------
 

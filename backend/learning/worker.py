@@ -120,6 +120,10 @@ class OnlineLearning:
         """The session's weights as they stand, and their version."""
         return self._manager.weights(project_id, label, task_id)
 
+    def n_learned(self, project_id: str, label: str, task_id: str) -> int:
+        """Objects that the session has learned from and not un-learned."""
+        return self._manager.n_learned(project_id, label, task_id)
+
     def clicked(self, image: TaskImage, identity: ImageIdentity) -> None:
         """Remember where the image came from; returns at once."""
         self._images.seen(image, identity)

@@ -15,6 +15,7 @@ Threads
     * ``plan_0`` asks Label Studio for the tasks after the opened one (`embeddings.prefetch`).
     * ``prefetch-0`` encodes images before they are clicked on (`embeddings.prefetch_queue`).
     * ``bases`` looks whether another base decoder was promoted (`service.base_watcher`).
+    * ``insights`` counts for the pages what came to the journal (`insights.keeper`).
     * ``states_0`` writes the newest state of each object to the disk (`service.state_files`).
 
     Each starts with its first work, or with the service, and ends in `SegmentationService.close`;

@@ -121,6 +121,16 @@ class ServedModel:
         """Name and digest of the model: "compact-0a1b2c3d"."""
         return f"{self.sam.model_id}-{self.sam.decoder_id[:8]}"
 
+    def version_for(self, place: Place) -> str:
+        """The same with what was learned: "compact-0a1b2c3d, learned from 37 objects".
+
+        For answers to clicks alone, which Label Studio hands on and does not keep: the version of
+        stored predictions is a key there.
+        """
+        count = self.learning.n_learned(place.project_id, place.label, place.task_id)
+        learned = f", learned from {count} object{'s' * (count > 1)}" if count else ""
+        return f"{self.version}{learned}"
+
 
 class ClickHandler:
     """Answers clicks.  Safe to share between threads.
@@ -176,7 +186,7 @@ class ClickHandler:
                 if result is None:
                     rendered = render_nothing(request, served.version)
                 else:
-                    rendered = self._render(request, job, result, served.version)
+                    rendered = self._render(request, job, result, served.version_for(job.key.place))
         if result is not None:
             self._follow_up(served, job, result)
         self._metrics.click_took(watch.stages_ms())

@@ -15,6 +15,7 @@ from adaptation.predictor.interactive import InteractivePredictor
 from backend.embeddings.encoder import Encoder
 from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
+from backend.insights.keeper import RowKeeper
 from backend.label_studio.client import LabelStudioClient
 from backend.learning.commands import SessionCommand, ask
 from backend.learning.interface import Learning, NoLearning
@@ -60,6 +61,7 @@ class SegmentationService:
         client: Tells what was submitted while nobody listened; None: nobody is asked.
         metrics: Told of clicks, submissions and what serves; None: nobody is.
         traces: Told of every request to predict; None: nobody is.
+        rows: Keeps the insights up to date; the service starts and stops it.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class SegmentationService:
         client: LabelStudioClient | None = None,
         metrics: Metrics | None = None,
         traces: Traces | None = None,
+        rows: RowKeeper | None = None,
     ) -> None:
         self._traces = NoTraces() if traces is None else traces
         self.metrics = Metrics() if metrics is None else metrics
@@ -118,6 +121,9 @@ class SegmentationService:
         self._max_waiting = max_waiting
         self._places = threading.BoundedSemaphore(max_waiting)
         self._watcher: BaseWatcher | None = None
+        self._rows = rows
+        if rows is not None:
+            rows.start()
 
     @property
     def model_version(self) -> str:
@@ -237,6 +243,8 @@ class SegmentationService:
             self._ahead.stop(timeout_s)
         if self._missed is not None:
             self._missed.stop(timeout_s)
+        if self._rows is not None:
+            self._rows.stop(timeout_s)
         self._intake.close(timeout_s)
         self._submissions.close()
         if self._proposals is not None:

@@ -12,9 +12,12 @@ import pytest
 
 from adaptation.errors import StoreError
 from adaptation.journal import Journal
+from backend.insights import store as store_module
 from backend.insights.facts import ObjectFact
+from backend.insights.keeper import RowKeeper
 from backend.insights.store import FactStore
 from tests.backend.insights.kit import START, click_object, submit
+from tests.backend.making import until
 
 
 @pytest.fixture
@@ -144,3 +147,49 @@ def test_a_folder_that_cannot_be_written_is_told(journal: Journal, tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"insights\.db cannot be read or written"):
         FactStore(tmp_path / "file" / "insights.db", journal).refresh()
+
+
+def test_what_cannot_be_counted_in_time_is_left_to_the_next(
+    journal: Journal, tmp_path: Path
+) -> None:
+    for number in range(store_module.STEP):
+        click_object(journal, f"o{number}", [40], task=str(number))
+        submit(journal, f"{number}", [(f"o{number}-r0", 40)], task=str(number))
+    n_entries = journal.last_entry()
+    assert n_entries == 2 * store_module.STEP
+    store = FactStore(tmp_path / "insights.db", journal)
+    assert store.n_behind() == n_entries
+    store.refresh(at_most_s=0)
+    assert store.n_behind() == n_entries - store_module.STEP, "one step, however little time"
+    store.refresh()
+    assert store.n_behind() == 0 and len(store.facts("1")) == store_module.STEP
+
+
+def test_a_submission_that_comes_while_it_is_counted_is_not_lost(tmp_path: Path) -> None:
+    class Busy(Journal):
+        """A submission comes whenever somebody looks for what is to be linked."""
+
+        def link_pending(self, limit: int | None = None) -> int:
+            n_linked = super().link_pending(limit)
+            if not list(self.submissions()):
+                submit(self, "100", [("a-r1", 40)])
+            return n_linked
+
+    with Busy(f"sqlite:///{tmp_path}/journal.db") as journal:
+        click_object(journal, "a", [10, 40])
+        store = FactStore(tmp_path / "insights.db", journal)
+        for _ in range(2):
+            store.refresh()
+        assert [fact.annotation_id for fact in store.facts("1")] == ["100"]
+
+
+def test_rows_are_kept_up_to_date_behind_everything_else(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "insights.db"
+    keeper, reader = RowKeeper(FactStore(path, journal), every_s=0.01), FactStore(path, journal)
+    keeper.start()
+    click_object(journal, "a", [10, 40])
+    submit(journal, "100", [("a-r1", 40)])
+    until(lambda: [fact.annotation_id for fact in reader.facts("1")] == ["100"])
+    keeper.stop(10)
+    submit(journal, "100", [], event="deleted", at=START + timedelta(hours=2))
+    assert reader.n_behind() == 1
