@@ -44,10 +44,8 @@ class SessionCommands:
         known = self._log.index.standing.get(command.annotation_id)
         if known is None or known[0] != command.project_id:
             return "no session knows it"
-        self._manager.unlearn(command.annotation_id)
-        recent = self._log.index.recent[command.project_id]
-        stays = any(event.annotation_id == command.annotation_id for event in recent)
-        return "it stays learned: it is too old" if stays else "un-learned"
+        n_objects = self._manager.unlearn(command.annotation_id)
+        return "un-learned" if n_objects else "it stays learned: it is too old"
 
     def _begin_anew(self, command: SessionCommand) -> str:
         project_id, version = self._log.index.versions.get(command.session, ("", ""))

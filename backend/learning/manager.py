@@ -186,8 +186,11 @@ class SessionManager:
         if known is not None and known[1] != newest_seq:
             self.unlearn(annotation_id)
 
-    def unlearn(self, annotation_id: str) -> None:
+    def unlearn(self, annotation_id: str) -> int:
         """Un-learn an annotation in every session that knows it.
+
+        Returns:
+            Objects un-learned; 0 where no session knows it, or it is too old.
 
         Raises:
             StoreError: The journal fails; asked again, it goes on.
@@ -195,14 +198,14 @@ class SessionManager:
         standing = self._log.index.standing
         known = standing.get(annotation_id)
         if known is None:
-            return
+            return 0
         try:
-            self._unlearn(known[0], annotation_id)
+            return self._unlearn(known[0], annotation_id)
         except BaseException:
             standing[annotation_id] = known
             raise
 
-    def _unlearn(self, project_id: str, annotation_id: str) -> None:
+    def _unlearn(self, project_id: str, annotation_id: str) -> int:
         n_unlearned = 0
         for opened in list(self._open.values()):
             with self._whole(opened):
@@ -211,16 +214,16 @@ class SessionManager:
                     event = _forgot(opened.name, annotation_id, n_objects, opened.session)
                     self._publish(opened, event)
             n_unlearned += n_objects
-        if not n_unlearned:
-            self._unlearn_older(project_id, annotation_id)
+        return n_unlearned or self._unlearn_older(project_id, annotation_id)
 
-    def _unlearn_older(self, project_id: str, annotation_id: str) -> None:
+    def _unlearn_older(self, project_id: str, annotation_id: str) -> int:
         """Un-learn what sessions were trained on before they were opened last."""
         events = self._log.events(project_id)
         if sum(isinstance(event, Learned) for event in events) > MAX_REBUILT:
             logger.warning("annotation %s stays learned: it is too old", annotation_id)
             self._log.index.standing.pop(annotation_id)
-            return
+            return 0
+        n_unlearned = 0
         rebuilt = rebuild_project(self._context, project_id, events)
         for name, session in rebuilt.sessions.items():
             n_objects = session.unlearn(annotation_id, self._context.pause)
@@ -228,6 +231,8 @@ class SessionManager:
                 self._open.pop(name, None)
                 event = _forgot(name, annotation_id, n_objects, session)
                 self._log.publish(project_id, event, session.adapter)
+            n_unlearned += n_objects
+        return n_unlearned
 
     # Open sessions -------------------------------------------------------------------------------
 

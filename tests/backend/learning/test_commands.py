@@ -9,6 +9,7 @@ import pytest
 
 from adaptation.errors import InputError
 from backend.commands.replay import replay
+from backend.learning import manager
 from backend.learning.commands import ANSWERED, PAUSED, SessionCommand, ask, unanswered
 from backend.service.service import SegmentationService
 from tests.backend.learning_kit import (
@@ -56,6 +57,21 @@ def test_a_forgotten_annotation_is_unlearned_and_stays_so(tmp_path: Path) -> Non
     with learning_service(tmp_path) as service:
         rest(service)
         assert version_now(service, tmp_path) == after, "not learned again at a start"
+
+
+def test_what_is_too_old_to_be_forgotten_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with learning_service(tmp_path) as service:
+        draw(service, 0)
+        rest(service)
+    monkeypatch.setattr(manager, "MAX_REBUILT", 0)
+    with learning_service(tmp_path) as service:  # nothing is open: it would have to be rebuilt
+        rest(service)
+        before = version_now(service, tmp_path)
+        asked(service, "forget", annotation_id="100")
+        assert version_now(service, tmp_path) == before != "base"
+    assert outcomes(tmp_path) == ["it stays learned: it is too old"]
 
 
 def test_a_session_that_begins_anew_has_learned_nothing(tmp_path: Path) -> None:
