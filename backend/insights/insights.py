@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,18 @@ from typing import Any
 from adaptation.errors import InputError
 from adaptation.journal import FinishedObject, Journal
 from adaptation.storage.album import Album
+from backend.insights.charts import Chart
 from backend.insights.facts import ObjectFact
 from backend.insights.figures import Figures, figures_of
 from backend.insights.page import (
+    charts_of,
     render_confirmation,
     render_project,
     render_projects,
     render_versions,
 )
 from backend.insights.sessions import SessionPanel, panel_of
-from backend.insights.store import FactStore
+from backend.insights.store import FactStore, LearnedRow
 from backend.insights.thumbnails import thumbnail
 from backend.insights.versions import versions_of
 from backend.learning.adapter_store import saved_shares
@@ -43,6 +45,20 @@ class InsightsOptions:
     learning_is_on: bool = True
     with_annotators: bool = False
     label_studio_url: str | None = None
+
+
+MOST_SHOWN = 32
+"""Projects whose figures are remembered; each takes some kilobytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """What the page of a project shows, as of a stamp of its rows."""
+
+    stamp: str
+    figures: Figures
+    panel: SessionPanel | None
+    charts: Sequence[Chart]
 
 
 class Insights:
@@ -69,6 +85,7 @@ class Insights:
     ) -> None:
         self._journal, self._store, self._album, self._options = journal, store, album, options
         self._registry, self._adapters = registry, adapters
+        self._shown: dict[str, _Counted] = {}
 
     def projects_page(self, prefix: str) -> str:
         """HTML of the list of projects; `prefix` stands before the page's own addresses."""
@@ -77,17 +94,17 @@ class Insights:
 
     def project_page(self, project_id: str, prefix: str) -> str:
         """HTML of one project, with its pictures as addresses."""
-        figures = self.figures(project_id, PATIENCE_S)
+        self._store.refresh(PATIENCE_S)
 
         def address(fact: ObjectFact) -> str:
             return f"{prefix}/insights/object/{fact.submission_seq}/{fact.position}.jpg"
 
-        return self._render(project_id, figures, address, prefix)
+        return self._render(project_id, address, prefix)
 
     def sessions(self, project_id: str) -> SessionPanel:
         """What a project's sessions know as of now."""
         self._store.refresh()
-        return self._panel(project_id)
+        return self._panel(project_id, self._store.learned(project_id))
 
     def versions_page(self, prefix: str) -> str:
         """HTML of the base decoders."""
@@ -105,23 +122,22 @@ class Insights:
 
     def report(self, project_id: str) -> str:
         """The same page as one file that needs no other."""
-        return self._render(project_id, self.figures(project_id), self._inline, None)
+        self._store.refresh()
+        return self._render(project_id, self._inline, None)
 
     def recount(self) -> int:
         """Make all rows anew from the journal; returns how many tasks there are."""
         return self._store.recount()
 
-    def figures(self, project_id: str, at_most_s: float = float("inf")) -> Figures:
-        """A project's figures as of now.
+    def figures(self, project_id: str) -> Figures:
+        """A project's figures as of now, all of them counted."""
+        self._store.refresh()
+        return self._figures(project_id, self._store.learned(project_id))
 
-        Args:
-            project_id: The project.
-            at_most_s: What cannot be counted in this time is left out.
-        """
-        self._store.refresh(at_most_s)
+    def _figures(self, project_id: str, learned: Sequence[LearnedRow]) -> Figures:
         return figures_of(
             self._store.facts(project_id),
-            self._store.learned(project_id),
+            learned,
             self._store.timings(project_id),
             with_annotators=self._options.with_annotators,
         )
@@ -141,18 +157,41 @@ class Insights:
     def _render(
         self,
         project_id: str,
-        figures: Figures,
         picture: Callable[[ObjectFact], str | None],
         prefix: str | None,
     ) -> str:
+        counted = self._counted(project_id)
         return render_project(
             project_id,
-            figures,
-            [(fact, picture(fact), self._link(fact)) for fact in figures.worst],
-            panel=self._panel(project_id) if self._options.learning_is_on else None,
+            counted.figures,
+            [(fact, picture(fact), self._link(fact)) for fact in counted.figures.worst],
+            counted.charts,
+            panel=counted.panel,
             n_behind=self._store.n_behind(),
             prefix=prefix,
         )
+
+    def _counted(self, project_id: str) -> _Counted:
+        """What a page shows, added up once while nothing comes to its project."""
+        stamp = self._store.stamp(project_id)
+        known = self._shown.get(project_id)
+        if known is not None and known.stamp == stamp:
+            return known
+        learned = self._store.learned(project_id)
+        figures = self._figures(project_id, learned)
+        is_on = self._options.learning_is_on
+        found = _Counted(
+            stamp=stamp,
+            figures=figures,
+            panel=self._panel(project_id, learned) if is_on else None,
+            charts=charts_of(figures),
+        )
+        if len(self._shown) >= MOST_SHOWN:
+            self._shown.clear()
+        # An event is written before its weights are: until they are there, shares are not known.
+        if found.panel is None or all(session.shares for session in found.panel.sessions):
+            self._shown[project_id] = found
+        return found
 
     def _link(self, fact: ObjectFact) -> str | None:
         root = self._options.label_studio_url
@@ -176,10 +215,10 @@ class Insights:
                 return each
         return None
 
-    def _panel(self, project_id: str) -> SessionPanel:
+    def _panel(self, project_id: str, learned: Sequence[LearnedRow]) -> SessionPanel:
         versions = self._store.versions(project_id)
         return panel_of(
-            self._store.learned(project_id),
+            learned,
             self._store.session_events(project_id),
             lambda name: saved_shares(self._adapters, name, versions.get(name, "base")),
         )

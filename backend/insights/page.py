@@ -72,6 +72,7 @@ def render_project(
     project_id: str,
     figures: Figures,
     worst: Sequence[tuple[ObjectFact, str | None, str | None]],
+    charts: Sequence[Chart],
     *,
     panel: SessionPanel | None,
     n_behind: int,
@@ -83,6 +84,7 @@ def render_project(
         project_id: Of the project.
         figures: What is shown.
         worst: Objects that took most clicks, each with its picture's and its task's address.
+        charts: Of the figures.
         panel: What sessions know; None where learning is off.
         n_behind: Entries of the journal that are not counted yet.
         prefix: Before the page's own addresses; None where the page stands alone.
@@ -93,7 +95,7 @@ def render_project(
         project_id=project_id,
         f=figures,
         worst=[_Worst(*each) for each in worst],
-        charts=_charts(figures),
+        charts=charts,
         words=WORDS,
         learning_is_on=panel is not None,
         panel=panel,
@@ -139,7 +141,8 @@ def render_message(title: str, text: str, prefix: str) -> str:
     return _render("message.html", title=title, text=text, prefix=prefix)
 
 
-def _charts(figures: Figures) -> list[Chart]:
+def charts_of(figures: Figures) -> list[Chart]:
+    """Clicks an object takes, clicks over time, objects per day; none without clicked objects."""
     if not figures.n_clicked:
         return []
     size = figures.curve_size

@@ -8,6 +8,7 @@ replaced, deleted or linked late.
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import threading
 import time
@@ -151,6 +152,11 @@ class FactStore:
         with self._reading() as db:
             return max(0, self._journal.last_entry() - int(_state(db, "cursor", "0")))
 
+    def stamp(self, project_id: str) -> str:
+        """Another one whenever something of a project may be counted otherwise."""
+        with self._reading() as db:
+            return f"{_state(db, 'made', '')} {_state(db, f'news {project_id}', '')}"
+
     def _step(self) -> tuple[int, bool]:
         """Take a few entries into account; how many tasks that were, and whether it is over.
 
@@ -165,8 +171,10 @@ class FactStore:
                 tasks.update(dict.fromkeys(_tasks_of(db, entry)))
                 if isinstance(entry.record, EventRecord):
                     _keep_event(db, entry.seq, entry.record)
+                    _set_state(db, f"news {entry.record.project_id}", str(entry.seq))
             for project_id, task_id in tasks:
                 self._count(db, project_id, task_id)
+                _set_state(db, f"news {project_id}", str(entries[-1].seq))
             if entries:
                 _set_state(db, "cursor", str(entries[-1].seq))
             return len(tasks), len(entries) < STEP
@@ -176,7 +184,8 @@ class FactStore:
         with self._lock, self._writing() as db:
             for table in TABLES:
                 db.execute(f"DELETE FROM {table}")
-            db.execute("DELETE FROM state WHERE name = 'cursor'")
+            db.execute("DELETE FROM state WHERE name != 'version'")
+            _set_state(db, "made", secrets.token_hex(8))
         return self.refresh()
 
     def projects(self) -> dict[str, int]:
@@ -345,12 +354,27 @@ def _row(fact: ObjectFact) -> tuple[object, ...]:
     return tuple(values[name] for name in _COLUMNS)
 
 
-def _read(row: tuple[object, ...]) -> ObjectFact:
-    values = dict(zip(_FIGURES, row, strict=True))
-    values["submitted_at"] = datetime.fromisoformat(str(values["submitted_at"]))
-    for name in ("ious", "gaps_s"):
-        values[name] = _floats(str(values[name]))
-    return ObjectFact(**values)  # type: ignore[arg-type]
+def _read(row: tuple[Any, ...]) -> ObjectFact:
+    (
+        project_id, task_id, annotation_id, region_id, submission_seq, position, submitted_at,
+        annotator, label, outcome, ious, gaps_s, image_id, request_id,
+    ) = row  # fmt: skip
+    return ObjectFact(
+        project_id=project_id,
+        task_id=task_id,
+        annotation_id=annotation_id,
+        region_id=region_id,
+        submission_seq=submission_seq,
+        position=position,
+        submitted_at=datetime.fromisoformat(submitted_at),
+        annotator=annotator,
+        label=label,
+        outcome=outcome,
+        ious=_floats(ious),
+        gaps_s=_floats(gaps_s),
+        image_id=image_id,
+        request_id=request_id,
+    )
 
 
 def _floats(text: str) -> tuple[float, ...]:

@@ -165,6 +165,32 @@ def test_what_cannot_be_counted_in_time_is_left_to_the_next(
     assert store.n_behind() == 0 and len(store.facts("1")) == store_module.STEP
 
 
+def test_a_projects_stamp_changes_with_its_own_news_alone(journal: Journal, tmp_path: Path) -> None:
+    store = FactStore(tmp_path / "insights.db", journal)
+    stamps = []
+
+    def stamp() -> bool:
+        """Whether it is another one than the time before."""
+        store.refresh()
+        stamps.append(store.stamp("1"))
+        return len(stamps) < 2 or stamps[-1] != stamps[-2]
+
+    stamp()
+    click_object(journal, "a", [10, 40])
+    assert not stamp(), "a click on an object that is not submitted shows nowhere"
+    submit(journal, "100", [("a-r1", 40)])
+    assert stamp() and not stamp()
+    journal.append_event("thought", "1", {"session": "project-1", "version": "v"})
+    assert stamp()
+    submit(journal, "200", [("b", 40)], project="2")
+    journal.append_event("learned", "2", {})
+    assert not stamp()
+    submit(journal, "100", [], event="deleted", at=START + timedelta(hours=2))
+    assert stamp()
+    store.recount()
+    assert stamp()
+
+
 def test_a_submission_that_comes_while_it_is_counted_is_not_lost(tmp_path: Path) -> None:
     class Busy(Journal):
         """A submission comes whenever somebody looks for what is to be linked."""
