@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,12 +51,16 @@ class InsightsOptions:
 MOST_SHOWN = 32
 """Projects whose figures are remembered; each takes some kilobytes."""
 
+WITHOUT_SHARES_S = 10.0
+"""Figures are remembered for so long while a session's weights are not where they should be."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Counted:
-    """What the page of a project shows, as of a stamp of its rows."""
+    """What the page of a project shows, as of a stamp of its rows, until a monotonic time."""
 
     stamp: str
+    until: float
     figures: Figures
     panel: SessionPanel | None
     charts: Sequence[Chart]
@@ -175,22 +180,23 @@ class Insights:
         """What a page shows, added up once while nothing comes to its project."""
         stamp = self._store.stamp(project_id)
         known = self._shown.get(project_id)
-        if known is not None and known.stamp == stamp:
+        if known is not None and known.stamp == stamp and time.monotonic() < known.until:
             return known
         learned = self._store.learned(project_id)
         figures = self._figures(project_id, learned)
-        is_on = self._options.learning_is_on
+        panel = self._panel(project_id, learned) if self._options.learning_is_on else None
+        # An event is written before its weights are: until they are there, shares are not known.
+        is_whole = panel is None or all(session.shares for session in panel.sessions)
         found = _Counted(
             stamp=stamp,
+            until=float("inf") if is_whole else time.monotonic() + WITHOUT_SHARES_S,
             figures=figures,
-            panel=self._panel(project_id, learned) if is_on else None,
+            panel=panel,
             charts=charts_of(figures),
         )
         if len(self._shown) >= MOST_SHOWN:
             self._shown.clear()
-        # An event is written before its weights are: until they are there, shares are not known.
-        if found.panel is None or all(session.shares for session in found.panel.sessions):
-            self._shown[project_id] = found
+        self._shown[project_id] = found
         return found
 
     def _link(self, fact: ObjectFact) -> str | None:
