@@ -144,7 +144,7 @@ def figures_of(
         n_objects=len(facts),
         n_clicked=len(clicked),
         n_tasks=len({fact.task_id for fact in facts}),
-        outcomes=Counter(fact.outcome for fact in facts),
+        outcomes=dict(Counter(fact.outcome for fact in facts)),
         metrics=_metrics(clicked),
         clicks=_mean("clicks per object", counts),
         median_clicks=float(np.median(counts)) if len(counts) else None,
@@ -268,7 +268,7 @@ def _gain(
         minutes_saved=None if saved is None or seconds is None else saved * seconds / 60,
         iou_per_click=slope,
         n_turned_back=sum(each.turned_back for each in learned),
-        skipped=Counter(each.skipped for each in known if each.skipped),
+        skipped=dict(Counter(each.skipped for each in known if each.skipped)),
     )
 
 
