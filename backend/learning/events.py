@@ -114,6 +114,19 @@ class Forgot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Somebody had a session begin anew: what it had learned is gone.
+
+    Args:
+        session: Its name.
+        version: Of the weights before.
+    """
+
+    session: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
     """Sessions were merged into a start for the project's next ones.
 
@@ -138,13 +151,14 @@ class Merged:
     n_tried: int
 
 
-SessionEvent = Began | Learned | IdleTrained | Forgot | Merged
+SessionEvent = Began | Learned | IdleTrained | Forgot | Ended | Merged
 
 KINDS: Mapping[str, type[SessionEvent]] = {
     "session_began": Began,
     "learned": Learned,
     "thought": IdleTrained,
     "forgot": Forgot,
+    "session_ended": Ended,
     "sessions_merged": Merged,
 }
 """Kinds of the journal's events."""
