@@ -53,6 +53,7 @@ PINNED: dict[str, Any] = {
         "memory": 0.9,
         "least": 4.5,
         "margin": 0.0,
+        "n_errors": 0.0,
         "alarm": 0.02,
     },
 }

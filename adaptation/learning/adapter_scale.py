@@ -16,7 +16,7 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from adaptation.config import Share, check_ranges
 from adaptation.learning.adapter import WHOLE, Adapter
@@ -33,8 +33,11 @@ class TrustSettings:
         memory: What an object's evidence keeps of its weight with each later one.
         least: Objects, weighted so, that a stage needs before its share may leave the start.
         margin: Mean IoU that a share must win over the frozen decoder to be used.
+        n_errors: Standard errors that are taken off a mean gain first: what was won by chance
+            alone is not won.
         alarm: Mean IoU lost to the frozen decoder over about the last two objects at which a
-            share is not used, whatever came before: an annotator who changes is noticed at once.
+            share is not used in this stage of an object nor in a later one, whatever came before:
+            an annotator who changes is noticed at once.
     """
 
     is_on: bool = True
@@ -42,6 +45,7 @@ class TrustSettings:
     memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     least: float = 4.5
     margin: float = 0.0
+    n_errors: NonNegativeFloat = 1.0
     alarm: float = 0.02
 
     def __post_init__(self) -> None:
@@ -75,17 +79,27 @@ class ScaleSelector:
         """The share to use in each stage."""
         if not self._settings.is_on:
             return WHOLE
+        lost, chosen = np.zeros(len(SHARES), np.bool_), []
         seen = zip(self.inherited.stages, self.evidence.stages, self._start, strict=True)
-        return tuple(self._share(*stage) for stage in seen)
+        for inherited, own, start in seen:
+            # What misreads an object's first clicks is of another kind of object, or of another
+            # annotator: what it once won with later clicks does not hold.
+            lost |= self._lost_lately(inherited, own)
+            chosen.append(self._share(inherited + own, lost, start))
+        return tuple(chosen)
 
-    def _share(self, inherited: StageEvidence, own: StageEvidence, start: float) -> float:
-        seen = inherited + own
+    def _lost_lately(self, inherited: StageEvidence, own: StageEvidence) -> NDArray[np.bool_]:
+        """``[S]``, the shares that raise the alarm in a stage.
+
+        What happened lately happened here, if anything did: it is not drowned in the past.
+        """
+        lately = own.recent if own.count else inherited.recent
+        return np.asarray(np.array(lately) < -self._settings.alarm)
+
+    def _share(self, seen: StageEvidence, lost: NDArray[np.bool_], start: float) -> float:
         if not seen.count or seen.count < self._settings.least:
             return start
-        gains = seen.gains
-        # What happened lately happened here, if anything did: the alarm is not drowned in the past.
-        lately = own.recent if own.count else inherited.recent
-        gains[np.array(lately) < -self._settings.alarm] = -np.inf
+        gains = np.where(lost, -np.inf, seen.sure_gains(self._settings.n_errors))
         best = int(np.argmax(gains))
         return SHARES[best] if gains[best] > self._settings.margin else SHARES[0]
 

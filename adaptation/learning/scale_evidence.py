@@ -36,34 +36,40 @@ def stage_of(n_clicks: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StageEvidence:
-    """What was seen in one stage.
+    """What was seen in one stage: how much IoU each share gained over the frozen decoder.
 
     Args:
         count: Objects, older ones fading.
-        sums: Of their IoU with each of :data:`SHARES`, fading alike.
-        recent: Mean gain of each share over the frozen decoder over about the last two objects.
+        gains: Sums over them, one for each of :data:`SHARES`, fading alike.
+        squares: Sums of the squared gains, fading alike.
+        recent: Mean gains over about the last two objects.
     """
 
     count: float = 0.0
-    sums: Row = (0.0,) * len(SHARES)
+    gains: Row = (0.0,) * len(SHARES)
+    squares: Row = (0.0,) * len(SHARES)
     recent: Row = (0.0,) * len(SHARES)
 
-    @property
-    def gains(self) -> NDArray[np.float64]:
-        """``[S]``, mean IoU that each share won over the frozen decoder."""
-        sums = np.array(self.sums)
-        return np.asarray((sums - sums[0]) / self.count)
+    def sure_gains(self, n_errors: float) -> NDArray[np.float64]:
+        """``[S]``, mean gains less so many of their standard errors; above one object."""
+        mean = np.array(self.gains) / self.count
+        spread = np.maximum(np.array(self.squares) / self.count - mean**2, 0.0)
+        return np.asarray(mean - n_errors * np.sqrt(spread / max(self.count - 1.0, 1.0)))
 
     def faded(self, memory: float) -> StageEvidence:
         """A little less of it."""
-        return StageEvidence(memory * self.count, _scaled(self.sums, memory), self.recent)
+        gains, squares = _scaled(self.gains, memory), _scaled(self.squares, memory)
+        return StageEvidence(memory * self.count, gains, squares, self.recent)
 
     def seen(self, ious: NDArray[np.float64]) -> StageEvidence:
         """With one more object, ``[S]`` IoU."""
-        recent = np.array(self.recent)
-        recent += RECENT * (ious - ious[0] - recent)
-        sums = np.array(self.sums) + ious
-        return StageEvidence(self.count + 1.0, _row(sums), _row(recent))
+        gained, recent = ious - ious[0], np.array(self.recent)
+        return StageEvidence(
+            self.count + 1.0,
+            _row(np.array(self.gains) + gained),
+            _row(np.array(self.squares) + gained**2),
+            _row(recent + RECENT * (gained - recent)),
+        )
 
     def __add__(self, other: StageEvidence) -> StageEvidence:
         """Both; what happened lately is the mean of both, each by its objects."""
@@ -71,8 +77,12 @@ class StageEvidence:
             return self if self.count else other
         count = self.count + other.count
         recent = np.array(self.recent) * self.count + np.array(other.recent) * other.count
-        sums = np.array(self.sums) + np.array(other.sums)
-        return StageEvidence(count, _row(sums), _row(recent / count))
+        return StageEvidence(
+            count,
+            _row(np.array(self.gains) + np.array(other.gains)),
+            _row(np.array(self.squares) + np.array(other.squares)),
+            _row(recent / count),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,31 +133,54 @@ class ScaleEvidence:
 
     def to_json(self) -> str:
         """As text that gives the same numbers back."""
-        return json.dumps([[s.count, list(s.sums), list(s.recent)] for s in self.stages])
+        return json.dumps(
+            [[s.count, list(s.gains), list(s.squares), list(s.recent)] for s in self.stages]
+        )
 
     @staticmethod
     def from_json(text: str) -> ScaleEvidence:
-        """Back from text.
+        """Back from text, that of earlier versions too.
 
         Raises:
             ValueError: It is not evidence.
         """
         try:
-            rows = [
-                (float(c), tuple(map(float, s)), tuple(map(float, r)))
-                for c, s, r in json.loads(text)
-            ]
+            stages = tuple(_stage(*stage) for stage in json.loads(text))
         except (TypeError, KeyError) as error:
             raise ValueError(f"got {text[:60]!r}") from error
-        if len(rows) != N_STAGES or any(
-            len(s) != len(SHARES) or len(r) != len(SHARES) for _, s, r in rows
-        ):
-            raise ValueError(f"{N_STAGES} stages of {len(SHARES)} shares are needed")
-        return ScaleEvidence(tuple(StageEvidence(*row) for row in rows))
+        if len(stages) != N_STAGES:
+            raise ValueError(f"{N_STAGES} stages are needed, got {len(stages)}")
+        return ScaleEvidence(stages)
 
 
 NONE = ScaleEvidence()
 """Nothing was seen yet."""
+
+
+SPREAD_BEFORE = 0.1
+"""Standard deviation of an object's gain, for evidence of a time when none was kept."""
+
+
+def _stage(count: float, *rows: Sequence[float]) -> StageEvidence:
+    """A stage's numbers as they were read; two rows are sums of IoU and what happened lately."""
+    number, found = float(count), [_checked(row) for row in rows]
+    if len(found) == 2:
+        sums, recent = found
+        if not number:
+            return StageEvidence()
+        gains = np.array(sums) - sums[0]
+        squares = gains**2 / number + SPREAD_BEFORE**2 * number
+        squares[0] = 0.0
+        return StageEvidence(number, _row(gains), _row(squares), recent)
+    gains, squares, recent = found
+    return StageEvidence(number, gains, squares, recent)
+
+
+def _checked(row: Sequence[float]) -> Row:
+    found = tuple(float(value) for value in row)
+    if len(found) != len(SHARES):
+        raise ValueError(f"{len(SHARES)} shares are needed, got {len(found)}")
+    return found
 
 
 def _scaled(row: Row, factor: float) -> Row:

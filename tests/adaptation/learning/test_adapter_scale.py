@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from adaptation.learning.adapter_scale import MOST_INHERITED, ScaleSelector, Tru
 from adaptation.learning.scale_evidence import N_STAGES, NONE, SHARES, ScaleEvidence, stage_of
 from adaptation.models.sam import PromptableSam
 
-AT_ONCE = TrustSettings(least=1.0)
+AT_ONCE = TrustSettings(least=1.0, n_errors=0.0)
 
 
 def rows(*columns: tuple[float, float, float]) -> np.ndarray:
@@ -90,6 +91,32 @@ def test_a_recent_loss_raises_the_alarm_whatever_came_before() -> None:
     for row in [(0.5, 0.6, 0.7)] * 9 + [(0.8, 0.75, 0.5)] * 2:
         calm.observe([1], rows(row))
     assert calm.shares()[0] == 1.0
+
+
+def test_a_recent_loss_at_first_clicks_bars_the_later_ones() -> None:
+    trust = ScaleSelector(replace(AT_ONCE, memory=1.0), Adapter())
+    for _ in range(6):
+        trust.observe([1, 2, 9], rows(*[(0.5, 0.6, 0.7)] * 3))
+    assert trust.shares() == (1.0, 1.0, 0.0, 1.0)
+    trust.observe([1, 2], rows((0.9, 0.9, 0.6), (0.5, 0.6, 0.7)))  # all: -0.05, half: +0.05 lately
+    assert trust.shares() == (0.5, 0.5, 0.0, 0.5)
+
+
+def test_a_recent_loss_at_later_clicks_leaves_the_first_ones() -> None:
+    trust = ScaleSelector(replace(AT_ONCE, memory=1.0), Adapter())
+    trust.observe([1, 2], rows((0.5, 0.6, 0.7), (0.9, 0.9, 0.6)))
+    assert trust.shares()[:2] == (1.0, 0.0)
+
+
+def test_what_was_won_by_chance_is_not_used() -> None:
+    trust = ScaleSelector(replace(AT_ONCE, memory=1.0, alarm=1.0, n_errors=1.0), Adapter())
+    trust.observe([1, 2], rows((0.5, 0.55, 0.9), (0.5, 0.55, 0.9)))
+    trust.observe([1, 2], rows((0.5, 0.55, 0.2), (0.5, 0.5, 0.8)))
+    # All won 0.4 and lost 0.3: 0.05 on the mean, with a standard error of 0.35; half won twice.
+    # At the second click all won 0.4 and 0.3: 0.35 with an error of 0.05.
+    assert trust.shares()[:2] == (0.5, 1.0)
+    found = trust.evidence.stages[0].sure_gains(1.0)
+    assert found == pytest.approx([0.0, 0.05, 0.05 - 0.35])
 
 
 def test_without_trust_all_is_used_whatever_happens() -> None:
@@ -192,12 +219,25 @@ def test_evidence_fades_only_where_an_object_came() -> None:
     assert after.faded([1], 0.5).stages[0].count == 0.5
 
 
+def test_evidence_of_earlier_versions_is_read_with_a_usual_spread() -> None:
+    stage = [3.0, [1.5, 1.8, 2.1], [0.0, 0.1, 0.2]]
+    empty = [0.0, [0.0] * 3, [0.0] * 3]
+    found = ScaleEvidence.from_json(json.dumps([stage, empty, empty, empty])).stages
+    # Half gained 0.1 on the mean of three objects: squares 3 * (0.1 ** 2 + 0.1 ** 2).
+    assert found[0].count == 3.0 and found[0].recent == (0.0, 0.1, 0.2)
+    assert found[0].gains == pytest.approx((0.0, 0.3, 0.6))
+    assert found[0].squares == pytest.approx((0.0, 0.06, 0.15))
+    assert found[1] == NONE.stages[1]
+
+
 def test_adding_nothing_changes_nothing() -> None:
     one = seen(WON, LOST)
     assert one + NONE == NONE + one == one
     both = (one + seen(WON)).stages[0]
     assert both.count == pytest.approx(2.9)
-    assert both.gains[2] == pytest.approx((0.9 * 0.6 - 0.6 + 0.6) / 2.9)
+    assert both.gains[2] == pytest.approx(0.9 * 0.6 - 0.6 + 0.6)
+    assert both.squares[2] == pytest.approx((0.9 + 1 + 1) * 0.36)
+    assert both.sure_gains(0.0)[2] == pytest.approx(0.54 / 2.9)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), *[st.floats(0, 1)] * len(SHARES)), max_size=9))
