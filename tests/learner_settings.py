@@ -49,6 +49,7 @@ PINNED: dict[str, Any] = {
     },
     "trust": {
         "is_on": True,
+        "scores": True,
         "start": 0.0,
         "memory": 0.9,
         "least": 4.5,

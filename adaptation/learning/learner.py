@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from adaptation.learning.examples import (
 )
 from adaptation.learning.guard import EarlyStopping, Guard, reason_against
 from adaptation.learning.parameters import TrainableParameters
-from adaptation.learning.scale_evidence import SHARES
+from adaptation.learning.scale_evidence import SHARES, LoneClick
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.precision import has_fast_bfloat16
 from adaptation.models.sam import PromptableSam
@@ -135,14 +135,14 @@ class OnlineLearner:
             share=settings.erosion_share,
             most=settings.lessons,
         )
-        ious = self._try_shares(examples)
+        ious, offered = self._try_shares(examples)
         adapted, frozen = self._as_given(examples, ious), float(ious[0].mean())
         reason = reason_against(mask, clicks, float(ious.max()), settings.guard)
         turned_back, n_steps = False, 0
         if reason is not None:
             logger.info("nothing learned from an object: %s", reason)
         else:
-            self._weigh(examples, ious)
+            self._weigh(examples, ious, offered)
             turned_back = self._turn_back(adapted, frozen)
             n_steps = self._learn(examples, pause)
         return ObjectReport(
@@ -189,34 +189,65 @@ class OnlineLearner:
 
     # One object --------------------------------------------------------------------------------
 
-    def _try_shares(self, examples: Sequence[TrainingExample]) -> NDArray[np.float64]:
-        """IoU of answers to an object's own prompts, ``[S, L]``: a row for each of SHARES."""
-        if self.adapter.is_base:
-            return np.repeat(self._ious(examples, [None]), len(SHARES), axis=0)
-        return self._ious(examples, [self.adapter.weights(self.sam, share) for share in SHARES])
+    def _try_shares(
+        self, examples: Sequence[TrainingExample]
+    ) -> tuple[NDArray[np.float64], list[LoneClick]]:
+        """Answer an object's own prompts with all that is tried on them.
+
+        Returns:
+            IoU of the answers, ``[N_TRIED, L]``, and what was offered for its lone click with each
+            of SHARES; nothing where it had none.
+        """
+        tried = [self.adapter.weights(self.sam, share) for share in SHARES]
+        if not self.adapter.deltas:
+            tried = [None]
+        found = [self._tried(example, tried) for example in examples]
+        ious = np.array([shown for shown, _ in found]).T
+        offered = next((clicks for _, clicks in found if clicks), [])
+        if not self.adapter.deltas:
+            ious, offered = np.repeat(ious, len(SHARES), axis=0), offered * len(SHARES)
+        columns = [np.concatenate([column[:1], column]) for column in ious.T]
+        for column, (_, clicks) in zip(columns, found, strict=True):
+            if clicks:
+                column[1:] = [self._as_scored(s, c) for s, c in zip(SHARES, offered, strict=True)]
+        return np.array(columns).T, offered
+
+    def _as_scored(self, share: float, offered: LoneClick) -> float:
+        """IoU of the candidate that the session's scores show."""
+        change = self.adapter.score_change(share)
+        scores = offered.scores if change is None else change.applied(offered.scores)
+        return float(offered.ious[int(np.argmax(scores))])
 
     def _as_given(self, examples: Sequence[TrainingExample], ious: NDArray[np.float64]) -> float:
-        """Mean IoU of the answers with the shares that are in use."""
-        shares = (self.adapter.share(len(example.prompt.clicks)) for example in examples)
-        columns = zip(shares, ious.T, strict=True)
-        return float(np.mean([np.interp(share, SHARES, column) for share, column in columns]))
+        """Mean IoU of the answers with the part of the adapter that is in use."""
+        found = []
+        for example, column in zip(examples, ious.T, strict=True):
+            share, is_scored = self.adapter.part(len(example.prompt.clicks))
+            tried = np.interp(share, SHARES, column[1:])
+            found.append(tried if share or is_scored else column[0])
+        return float(np.mean(found))
 
     def _ious(
-        self, examples: Sequence[TrainingExample], tried: Sequence[dict[str, Tensor] | None]
+        self, examples: Sequence[TrainingExample], weights: dict[str, Tensor] | None
     ) -> NDArray[np.float64]:
-        """IoU of the answers to examples, ``[W, L]``: a row for each of the weights."""
-        return np.array([self._ious_of(example, tried) for example in examples]).T
+        """IoU of the answers to examples, ``[L]``."""
+        return np.array([self._tried(example, [weights])[0][0] for example in examples])
 
-    def _ious_of(
+    def _tried(
         self, example: TrainingExample, tried: Sequence[dict[str, Tensor] | None]
-    ) -> list[float]:
-        embedding, prompt, found = example.embedding(), asked(example), []
+    ) -> tuple[list[float], list[LoneClick]]:
+        """IoU of the answers with each of the weights, and what was offered for a lone click."""
+        embedding, prompt, shown, offered = example.embedding(), asked(example), [], []
         for weights in tried:
             with torch.no_grad():
                 answer, labelled = self._answer(example, embedding, prompt, weights)
-            shown = answer.shown_logits()[0, 0]
-            found.append(float(losses.mask_iou(shown, labelled.target, labelled.pixel_weights)))
-        return found
+            logits = answer.low_res_logits[0]
+            ious = losses.mask_iou(logits, labelled.target, labelled.pixel_weights)
+            shown.append(float(ious[int(answer.shown_token()[0])]))
+            if prompt.is_ambiguous:
+                scores = answer.predicted_iou[0, 1:].cpu().double().numpy()
+                offered.append(LoneClick(scores, ious[1:].cpu().double().numpy()))
+        return shown, offered
 
     def _answer(
         self,
@@ -234,19 +265,18 @@ class OnlineLearner:
         answer = sam.decode_within(embedding, prompt, window, weights=weights)
         return answer, example.within(window)
 
-    def _weigh(self, examples: Sequence[TrainingExample], ious: NDArray[np.float64]) -> None:
-        """Let the object say how much of what was learned before it is to be used."""
-        if self.adapter.is_base:
-            return
-        self._trust.observe([len(example.prompt.clicks) for example in examples], ious)
-        self.adapter = self._trusted(self.adapter)
-
-    def _trusted(self, adapter: Adapter) -> Adapter:
-        """An adapter with what is known of its shares."""
-        trust = self._trust
-        return replace(
-            adapter, shares=trust.shares(), evidence=trust.evidence, inherited=trust.inherited
-        )
+    def _weigh(
+        self,
+        examples: Sequence[TrainingExample],
+        ious: NDArray[np.float64],
+        offered: Sequence[LoneClick],
+    ) -> None:
+        """Let the object say what is to be used of what was learned before it."""
+        if not self.adapter.is_empty:
+            self._trust.observe([len(example.prompt.clicks) for example in examples], ious)
+        if offered:
+            self._trust.observe_lone_click(offered)
+        self.adapter = self._trust.applied(self.adapter)
 
     def _turn_back(self, adapted_iou: float, frozen_iou: float) -> bool:
         if not self.guard.observe(self.adapter, adapted_iou, frozen_iou):
@@ -290,7 +320,7 @@ class OnlineLearner:
     def _probe_iou(self, probes: list[TrainingExample]) -> float:
         if not probes:
             return 0.0
-        return float(self._ious(probes, [self.adapter.weights(self.sam)]).mean())
+        return float(self._ious(probes, self.adapter.weights(self.sam)).mean())
 
     # Drawing -----------------------------------------------------------------------------------
 
@@ -342,7 +372,7 @@ class OnlineLearner:
         return done
 
     def _adopt(self, weights: dict[str, Tensor], n_steps: int) -> None:
-        adapter = self._trusted(adapter_of(self.sam, weights))
+        adapter = self._trust.applied(adapter_of(self.sam, weights))
         finite = all(bool(torch.isfinite(d).all()) for d in adapter.deltas.values())
         if n_steps and finite:
             self.adapter = adapter
