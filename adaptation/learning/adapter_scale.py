@@ -55,7 +55,7 @@ class TrustSettings:
     memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     least: float = 4.5
     margin: float = 0.0
-    n_errors: NonNegativeFloat = 1.0
+    n_errors: NonNegativeFloat = 0.5
     alarm: float = 0.02
 
     def __post_init__(self) -> None:

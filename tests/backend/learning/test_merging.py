@@ -126,7 +126,7 @@ def test_what_is_at_rest_unchanged_is_not_merged_again(tmp_path: Path) -> None:
 
 
 def test_a_mean_inherits_what_each_object_said_once() -> None:
-    said = NONE.after([1], np.array([[0.2], [0.5], [0.8]]), 0.9)
+    said = NONE.after([1], np.array([[0.2], [0.2], [0.5], [0.8]]), 0.9)
     sessions = [replace(adapter(a=[1.0]), evidence=said, inherited=said)] * 3
     found = mean_of(sessions, [1, 1, 1])
     assert found.inherited.stages[0].count == 3.0 and found.evidence == NONE
