@@ -31,17 +31,16 @@ from adaptation.learning.examples import (
     example_loss,
     examples_of,
     simulated_prompt,
-    window_around,
 )
 from adaptation.learning.guard import EarlyStopping, Guard, reason_against
 from adaptation.learning.parameters import TrainableParameters
-from adaptation.learning.scale_evidence import SHARES, LoneClick
 from adaptation.learning.settings import LearnerSettings
+from adaptation.learning.trial import Examiner, Tried
 from adaptation.models.precision import has_fast_bfloat16
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection
 from adaptation.predictor.zoom import View
-from adaptation.types import Click, Embedding, MaskPrediction, Prompt
+from adaptation.types import Click, Embedding, Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +95,7 @@ class OnlineLearner:
         self.corrector = ClickCorrection(settings.correction, sam.input_size)
         self.guard = Guard(settings.guard, won=self.adapter)
         self._trust = ScaleSelector(settings.trust, self.adapter)
+        self._examiner = Examiner(sam)
         self._memory: deque[_Remembered] = deque(maxlen=settings.replay)
         self._rng = np.random.default_rng(seed)
         self._names = trainable_names(sam.decoder_parameters(), settings.subset)
@@ -135,14 +135,15 @@ class OnlineLearner:
             share=settings.erosion_share,
             most=settings.lessons,
         )
-        ious, offered = self._try_shares(examples)
-        adapted, frozen = self._as_given(examples, ious), float(ious[0].mean())
+        tried = self._examiner.try_all(self.adapter, examples)
+        ious = tried.ious
+        adapted, frozen = tried.as_given(self.adapter), float(ious[0].mean())
         reason = reason_against(mask, clicks, float(ious.max()), settings.guard)
         turned_back, n_steps = False, 0
         if reason is not None:
             logger.info("nothing learned from an object: %s", reason)
         else:
-            self._weigh(examples, ious, offered)
+            self._weigh(tried)
             turned_back = self._turn_back(adapted, frozen)
             n_steps = self._learn(examples, pause)
         return ObjectReport(
@@ -189,93 +190,12 @@ class OnlineLearner:
 
     # One object --------------------------------------------------------------------------------
 
-    def _try_shares(
-        self, examples: Sequence[TrainingExample]
-    ) -> tuple[NDArray[np.float64], list[LoneClick]]:
-        """Answer an object's own prompts with all that is tried on them.
-
-        Returns:
-            IoU of the answers, ``[N_TRIED, L]``, and what was offered for its lone click with each
-            of SHARES; nothing where it had none.
-        """
-        tried = [self.adapter.weights(self.sam, share) for share in SHARES]
-        if not self.adapter.deltas:
-            tried = [None]
-        found = [self._tried(example, tried) for example in examples]
-        ious = np.array([shown for shown, _ in found]).T
-        offered = next((clicks for _, clicks in found if clicks), [])
-        if not self.adapter.deltas:
-            ious, offered = np.repeat(ious, len(SHARES), axis=0), offered * len(SHARES)
-        columns = [np.concatenate([column[:1], column]) for column in ious.T]
-        for column, (_, clicks) in zip(columns, found, strict=True):
-            if clicks:
-                column[1:] = [self._as_scored(s, c) for s, c in zip(SHARES, offered, strict=True)]
-        return np.array(columns).T, offered
-
-    def _as_scored(self, share: float, offered: LoneClick) -> float:
-        """IoU of the candidate that the session's scores show."""
-        change = self.adapter.score_change(share)
-        scores = offered.scores if change is None else change.applied(offered.scores)
-        return float(offered.ious[int(np.argmax(scores))])
-
-    def _as_given(self, examples: Sequence[TrainingExample], ious: NDArray[np.float64]) -> float:
-        """Mean IoU of the answers with the part of the adapter that is in use."""
-        found = []
-        for example, column in zip(examples, ious.T, strict=True):
-            share, is_scored = self.adapter.part(len(example.prompt.clicks))
-            tried = np.interp(share, SHARES, column[1:])
-            found.append(tried if share or is_scored else column[0])
-        return float(np.mean(found))
-
-    def _ious(
-        self, examples: Sequence[TrainingExample], weights: dict[str, Tensor] | None
-    ) -> NDArray[np.float64]:
-        """IoU of the answers to examples, ``[L]``."""
-        return np.array([self._tried(example, [weights])[0][0] for example in examples])
-
-    def _tried(
-        self, example: TrainingExample, tried: Sequence[dict[str, Tensor] | None]
-    ) -> tuple[list[float], list[LoneClick]]:
-        """IoU of the answers with each of the weights, and what was offered for a lone click."""
-        embedding, prompt, shown, offered = example.embedding(), asked(example), [], []
-        for weights in tried:
-            with torch.no_grad():
-                answer, labelled = self._answer(example, embedding, prompt, weights)
-            logits = answer.low_res_logits[0]
-            ious = losses.mask_iou(logits, labelled.target, labelled.pixel_weights)
-            shown.append(float(ious[int(answer.shown_token()[0])]))
-            if prompt.is_ambiguous:
-                scores = answer.predicted_iou[0, 1:].cpu().double().numpy()
-                offered.append(LoneClick(scores, ious[1:].cpu().double().numpy()))
-        return shown, offered
-
-    def _answer(
-        self,
-        example: TrainingExample,
-        embedding: Embedding,
-        prompt: Prompt,
-        weights: dict[str, Tensor] | None,
-    ) -> tuple[MaskPrediction, TrainingExample]:
-        """An answer, and the example's labels, on the part of the frame that the example needs."""
-        sam, window = self.sam, None
-        if sam.reads_windows:
-            window = window_around(example.labels, prompt, embedding, sam.input_size)
-        if window is None:
-            return sam.decode(embedding, [prompt], weights=weights), example
-        answer = sam.decode_within(embedding, prompt, window, weights=weights)
-        return answer, example.within(window)
-
-    def _weigh(
-        self,
-        examples: Sequence[TrainingExample],
-        ious: NDArray[np.float64],
-        offered: Sequence[LoneClick],
-    ) -> None:
+    def _weigh(self, tried: Tried) -> None:
         """Let the object say what is to be used of what was learned before it."""
         if not self.adapter.is_empty:
-            self._trust.observe([len(example.prompt.clicks) for example in examples], ious)
-        if offered:
-            self._trust.observe_lone_click(offered)
+            self._trust.observe(tried.n_clicks, tried.ious)
+        if tried.offered:
+            self._trust.observe_lone_click(tried.offered)
         self.adapter = self._trust.applied(self.adapter)
 
     def _turn_back(self, adapted_iou: float, frozen_iou: float) -> bool:
@@ -320,7 +240,7 @@ class OnlineLearner:
     def _probe_iou(self, probes: list[TrainingExample]) -> float:
         if not probes:
             return 0.0
-        return float(self._ious(probes, self.adapter.weights(self.sam)).mean())
+        return float(self._examiner.ious(probes, self.adapter.weights(self.sam)).mean())
 
     # Drawing -----------------------------------------------------------------------------------
 
@@ -401,7 +321,7 @@ class OnlineLearner:
         embedding = example.embedding()
         prompt = self._prompt(example, embedding, weights, simulate)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_half()):
-            answer, labelled = self._answer(example, embedding, prompt, weights)
+            answer, labelled = self._examiner.answer(example, embedding, prompt, weights)
         return example_loss(answer, [labelled], self.settings.iou_weight)
 
     def _prompt(
@@ -428,7 +348,7 @@ class OnlineLearner:
         for example in kept_out:
             pause()
             with torch.no_grad():
-                answer, labelled = self._answer(
+                answer, labelled = self._examiner.answer(
                     example, example.embedding(), asked(example), weights
                 )
                 found.append(float(example_loss(answer, [labelled], 0.0)))

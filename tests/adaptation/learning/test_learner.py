@@ -21,6 +21,7 @@ from adaptation.learning.examples import (
 from adaptation.learning.guard import GuardSettings
 from adaptation.learning.learner import ObjectReport, OnlineLearner
 from adaptation.learning.scale_evidence import SHARES, LoneClick
+from adaptation.learning.trial import Examiner
 from adaptation.models.compact.model import build_compact
 from adaptation.models.sam import PromptableSam, digest_of
 from adaptation.predictor.interactive import Answer, InteractivePredictor
@@ -164,7 +165,8 @@ def test_scores_are_learned_without_any_step(compact: PromptableSam) -> None:
     assert learner.adapter.evidence.scores[0].count == pytest.approx(1 + 0.9 + 0.81 + 0.729)
     answer = scene.answers(OnlineLearner(compact, SETTINGS))[0]
     examples = examples_of([answer], scene.mask, scene.encode, compact, share=0.0, most=1)
-    ious, offered = learner._try_shares(examples)
+    tried = Examiner(compact).try_all(learner.adapter, examples)
+    ious, offered = tried.ious, tried.offered
     change = learner.adapter.score_change(0.0)
     assert change is not None
     shown = int(np.argmax(change.applied(offered[0].scores)))
