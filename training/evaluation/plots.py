@@ -67,7 +67,12 @@ def plot_stream(table: ResultTable, metric: Metric, title: str, path: Path) -> N
     _save(figure, axes, path)
 
 
-PANELS = ("clicks to 0.85", "first mask IoU", "corrections")
+PANELS = {
+    "clicks to 0.85": "clicks to IoU 0.85",
+    "first mask IoU": "IoU of the first mask (%)",
+    "corrections": "clicks after the first to the target",
+}
+"""Quantities that are drawn, and what is written above them."""
 
 
 def plot_along(report_along: Mapping[str, Mapping[Mode, Along]], title: str, path: Path) -> None:
@@ -83,7 +88,7 @@ def plot_along(report_along: Mapping[str, Mapping[Mode, Along]], title: str, pat
             mean, low, high = (_smooth(row) for row in (along.mean, along.low, along.high))
             axes.plot(places, mean, color=_COLOURS[mode], label=mode)
             axes.fill_between(places, low, high, color=_COLOURS[mode], alpha=0.2)
-        axes.set_title(name, fontsize=10)
+        axes.set_title(PANELS[name], fontsize=10)
         axes.set_xlabel("object of the stream")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
