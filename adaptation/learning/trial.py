@@ -7,7 +7,7 @@ learned; the answers are compared with the submitted mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from adaptation.learning.adapter import Adapter
 from adaptation.learning.examples import TrainingExample, asked, window_around
 from adaptation.learning.scale_evidence import SHARES, LoneClick
 from adaptation.models.sam import PromptableSam
+from adaptation.predictor.components import pointed_at
 from adaptation.types import Embedding, MaskPrediction, Prompt
 
 T = TypeVar("T")
@@ -108,7 +109,7 @@ class Examiner:
         offered: list[LoneClick] = []
         for weights in tried:
             with torch.no_grad():
-                answer, labelled = self.answer(example, embedding, prompt, weights)
+                answer, labelled = self._shown(example, embedding, prompt, weights)
             logits = answer.low_res_logits[0]
             ious = losses.mask_iou(logits, labelled.target, labelled.pixel_weights)
             shown.append(float(ious[int(answer.shown_token()[0])]))
@@ -116,6 +117,21 @@ class Examiner:
                 scores = answer.predicted_iou[0, 1:].cpu().double().numpy()
                 offered.append(LoneClick(scores, ious[1:].cpu().double().numpy()))
         return shown, offered
+
+    def _shown(
+        self,
+        example: TrainingExample,
+        embedding: Embedding,
+        prompt: Prompt,
+        weights: dict[str, Tensor] | None,
+    ) -> tuple[MaskPrediction, TrainingExample]:
+        """As :meth:`answer`; candidates of a lone click as they are shown, without stray parts."""
+        if not prompt.is_ambiguous:
+            return self.answer(example, embedding, prompt, weights)
+        answer = self._sam.decode(embedding, [prompt], weights=weights)
+        stride = self._sam.input_size / self._sam.low_res_size
+        masks = [pointed_at(each, prompt, embedding, stride) for each in answer.low_res_logits[0]]
+        return replace(answer, low_res_logits=torch.stack(masks)[None]), example
 
 
 def _for_all(found: list[T]) -> list[T]:
