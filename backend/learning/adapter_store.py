@@ -67,7 +67,7 @@ class AdapterStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._held: TTLCache[str, _Held] = TTLCache(max_sessions, ttl_s, clock)
-        self._ready: LRUCache[tuple[str, float], Weights | None] = LRUCache(READY)
+        self._ready: LRUCache[tuple[str, float, bool], Weights | None] = LRUCache(READY)
 
     def __len__(self) -> int:
         with self._lock:
@@ -87,11 +87,12 @@ class AdapterStore:
 
     def _weights(self, held: _Held, n_clicks: int) -> Weights | None:
         """An adapter's weights for a click, made once."""
-        key = held.version, held.adapter.share(n_clicks)
+        share, is_scored = held.adapter.part(n_clicks)
+        key = held.version, share, is_scored
         with self._lock:
             if key in self._ready:
                 return self._ready[key]
-        weights = held.adapter.weights(self._sam, key[1])
+        weights = held.adapter.weights(self._sam, share, is_scored)
         with self._lock:
             self._ready[key] = weights
         return weights

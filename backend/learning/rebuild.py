@@ -152,7 +152,8 @@ class Rebuilder:
             found.start = None
             return
         adapters = [found.sessions[name].adapter for name in event.sessions]
-        found.start = dataclasses.replace(mean_of(adapters, event.weights), shares=event.shares)
+        mean = mean_of(adapters, event.weights)
+        found.start = dataclasses.replace(mean, shares=event.shares, is_scored=event.is_scored)
 
 
 def rebuild_project(
