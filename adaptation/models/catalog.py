@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +21,10 @@ from torch import nn
 from adaptation.errors import ModelError
 from adaptation.models.checkpoints import describe_mismatch, load_strictly, read_tensors
 from adaptation.models.compact.model import DEFAULT_WEIGHTS, load_compact
+from adaptation.models.entries import ON_HUB, Checkpoint, from_hub, in_folder
+from adaptation.models.hub.fetching import fetch_model
+from adaptation.models.hub.folder import folder_digest
+from adaptation.models.names import MODEL_NAMES, is_place
 from adaptation.models.sam import PromptableSam
 from adaptation.storage.digests import file_sha256, read_digest, verify_file
 from adaptation.storage.download import Download, download
@@ -29,35 +32,6 @@ from adaptation.storage.download import Download, download
 _SAM_FILES = "https://dl.fbaipublicfiles.com/segment_anything"
 _MOBILE_SAM_COMMIT = "f706ad9c4eb7f219c00d9050e46328518ffb65d2"
 _ID_DIGITS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """One model of the catalog.
-
-    Args:
-        name: What users call it.
-        title: What it is, in a few words.
-        load: Makes the model from a file of weights, on the CPU; raises `ModelError`.
-        file_name: The file of its published weights.
-        url: Where that file is published; None for weights that come with Strop.
-        sha256: The file's digest; None where it is written beside the file.
-        n_bytes: The file's size; None where it may change.
-        licence: Of the weights.
-        input_size: Longest side of an image after resizing, in pixels.
-        n_parameters: Parameters of the whole model.
-    """
-
-    name: str
-    title: str
-    load: Callable[[Path], Sam]
-    file_name: str
-    url: str | None
-    sha256: str | None
-    n_bytes: int | None
-    licence: str
-    input_size: int
-    n_parameters: int
 
 
 def load_model(
@@ -72,10 +46,11 @@ def load_model(
     """Load a model by its name, fetching its weights first where they are not there yet.
 
     Args:
-        name: One of `CATALOG`.
+        name: One of `CATALOG`, a folder that `save_pretrained` wrote, or an id on the hub.
         models_dir: Where downloaded weights are kept.
         device: Where the model runs, for instance "cpu" or "cuda:0".
-        checkpoint: A file with weights of your own for that model, instead of the published ones.
+        checkpoint: A file (a folder, for models of the hub) with weights of your own for that
+            model, instead of the published ones.
         download: Whether the network may be used.
         show_progress: Draw a progress bar on standard error while downloading.
 
@@ -95,18 +70,26 @@ def load_model(
         path = checkpoint
     sam = entry.load(path).to(target)
     digest = entry.sha256 if checkpoint is None else None
-    return PromptableSam(sam, model_id=f"{name}-{(digest or file_sha256(path))[:_ID_DIGITS]}")
+    called = entry.name if is_place(name) else name
+    return PromptableSam(sam, model_id=f"{called}-{(digest or _digest(path))[:_ID_DIGITS]}")
 
 
 def find_checkpoint(name: str) -> Checkpoint:
-    """Look a model up by its name.
+    """Look a model up by its name; a folder's path or an id on the hub makes an entry of its own.
 
     Raises:
         ModelError: There is none; the message lists the names.
     """
-    if name not in CATALOG:
-        raise ModelError(f"There is no model {name!r}. Choose one of: {', '.join(CATALOG)}.")
-    return CATALOG[name]
+    if name in CATALOG:
+        return CATALOG[name]
+    if not is_place(name):
+        raise ModelError(
+            f"There is no model {name!r}. Choose one of: {', '.join(CATALOG)}; or give a folder "
+            "that transformers' save_pretrained wrote (./NAME), or a model of the Hugging Face hub "
+            "(OWNER/NAME)."
+        )
+    folder = Path(name).expanduser()
+    return in_folder(folder) if folder.is_dir() else from_hub(name)
 
 
 def fetch(
@@ -115,14 +98,20 @@ def fetch(
     """Find a model's published weights in the models folder, else download them.
 
     Returns:
-        The file, its digest verified.
+        The file or folder, its digest verified.
 
     Raises:
         ModelError: It is missing, or not the published file.
     """
-    if entry.url is None or entry.sha256 is None:
+    if entry.hub is not None:
+        return fetch_model(
+            entry.hub, models_dir, may_download=may_download, show_progress=show_progress
+        )
+    if entry.is_embedded:
         return _embedded(entry)
     path = models_dir / entry.file_name
+    if entry.url is None or entry.sha256 is None:
+        return path
     job = Download(
         url=entry.url,
         path=path,
@@ -140,6 +129,13 @@ def fetch(
             f"off. Switch it on. {job.by_hand}"
         )
     return path
+
+
+def where(entry: Checkpoint, models_dir: Path) -> Path:
+    """Where a model's weights are, or will be once they are downloaded."""
+    if entry.is_embedded:
+        return DEFAULT_WEIGHTS.with_name(entry.file_name)
+    return models_dir / entry.file_name
 
 
 def as_device(device: str | torch.device) -> torch.device:
@@ -219,6 +215,10 @@ def _embedded(entry: Checkpoint) -> Path:
             "Install it again, or choose another model."
         )
     return path
+
+
+def _digest(path: Path) -> str:
+    return folder_digest(path) if path.is_dir() else file_sha256(path)
 
 
 def _fits(build: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor]) -> bool:
@@ -308,5 +308,6 @@ _CHECKPOINTS = (
     ),
 )
 
-CATALOG: Mapping[str, Checkpoint] = MappingProxyType({entry.name: entry for entry in _CHECKPOINTS})
+_BY_NAME = {entry.name: entry for entry in (*_CHECKPOINTS, *ON_HUB)}
+CATALOG: Mapping[str, Checkpoint] = MappingProxyType({name: _BY_NAME[name] for name in MODEL_NAMES})
 """The models by name, the lightest first."""

@@ -96,7 +96,7 @@ class ModelSettings(Section):
 
     name: ModelName = Field(
         default="compact",
-        description="A model of the catalog: compact, mobile_sam, vit_b, vit_l, vit_h.",
+        description="A model of `strop models`, a folder (./NAME), or one of the hub (OWNER/NAME).",
     )
     folder: OptionalPath = Field(
         default=None,

@@ -90,9 +90,14 @@ def published(source: Sam, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("entry", CATALOG.values(), ids=CATALOG)
 def test_an_entry_says_where_its_weights_come_from(entry: Checkpoint) -> None:
     assert entry.licence and entry.title
-    if entry.url is None:
+    if entry.is_embedded:
         assert entry.file_name.endswith(".safetensors")
+    elif entry.hub is not None:
+        assert entry.url == f"https://huggingface.co/{entry.hub.hub_id}"
+        assert entry.file_name == entry.hub.hub_id.replace("/", "--")
+        assert entry.n_parameters and entry.input_size
     else:
+        assert entry.url is not None and entry.n_parameters is not None
         assert entry.url.startswith("https://") and entry.url.endswith(entry.file_name)
         assert entry.sha256 is not None and entry.n_bytes is not None
         assert len(bytes.fromhex(entry.sha256)) == 32
@@ -117,7 +122,9 @@ def test_sizes_are_those_of_the_models(name: str, build: Any) -> None:
 
 
 def test_an_unknown_name_gets_the_known_ones() -> None:
-    with pytest.raises(ModelError, match="no model 'vit_x'.*compact, compact-1, mobile_sam"):
+    with pytest.raises(
+        ModelError, match="no model 'vit_x'.*compact, compact-1, edgetam, mobile_sam"
+    ):
         find_checkpoint("vit_x")
 
 
