@@ -69,14 +69,23 @@ class PromptableSam:
             hub in its shape; it is put into evaluation mode and its parameters are frozen.
         model_id: The catalog's name, kept in every record.
         encoder_id: Digest of the image encoder where it is known; None computes it.
+        imitates: Digest of the encoder that this one stands for, in another arithmetic; decoders
+            that were tuned for that one serve this one too.
     """
 
-    def __init__(self, sam: Sam, model_id: str, encoder_id: str | None = None) -> None:
+    def __init__(
+        self,
+        sam: Sam,
+        model_id: str,
+        encoder_id: str | None = None,
+        imitates: str | None = None,
+    ) -> None:
         self.sam = sam.eval().requires_grad_(False)
         self.model_id = model_id
         self.input_size = int(sam.image_encoder.img_size)
         self._stretches = bool(getattr(sam, "stretches", False))
         self.encoder_id = digest_of(sam.image_encoder) if encoder_id is None else encoder_id
+        self.imitates = imitates
         self.decoder_id = digest_of(nn.ModuleList([sam.prompt_encoder, sam.mask_decoder]))
         self._base = {f"decoder.{n}": p for n, p in sam.mask_decoder.named_parameters()}
         self._image_pe = sam.prompt_encoder.get_dense_pe().detach()
@@ -117,7 +126,7 @@ class PromptableSam:
             new = tensors[name].detach().to(old.device, old.dtype, copy=True).contiguous()
             memo[id(old)] = nn.Parameter(new, requires_grad=False)
         sam = copy.deepcopy(self.sam, memo)
-        return PromptableSam(sam, self.model_id, self.encoder_id)
+        return PromptableSam(sam, self.model_id, self.encoder_id, self.imitates)
 
     # Encoding -------------------------------------------------------------------------------
 
@@ -155,6 +164,11 @@ class PromptableSam:
         if self._stretches:
             return self.input_size, self.input_size
         return resized(original_size, self.input_size)
+
+    def frame_of(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the encoder is given for an image ``[H, W, 3]``: ``[1, 3, S, S]``."""
+        small = resize_image(image, self.framed((image.shape[0], image.shape[1])))
+        return np.asarray(self._frame(small).cpu().numpy(), dtype=np.float32)
 
     def _frame(self, small: NDArray[np.uint8]) -> Tensor:
         """Normalise a resized image and pad it with zeros to the model's square input."""

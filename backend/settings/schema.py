@@ -105,6 +105,10 @@ class ModelSettings(Section):
     checkpoint: OptionalPath = Field(
         default=None, description="A checkpoint file to load instead of the catalog's own."
     )
+    encoder: OptionalPath = Field(
+        default=None,
+        description="Its image encoder for ONNX Runtime, as `strop models export` writes it.",
+    )
     device: str = Field(
         default="cpu", description="Where torch computes: cpu, cuda, cuda:1, mps.", min_length=1
     )

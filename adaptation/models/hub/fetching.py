@@ -20,52 +20,20 @@ from urllib.parse import quote
 import requests
 
 from adaptation.errors import ModelError
-from adaptation.models.hub.folder import CONFIG, is_model_folder
+from adaptation.models.hub.files import CONFIG, is_model_folder
+from adaptation.models.hub.place import HubModel
 from adaptation.storage.digests import verify_file
 from adaptation.storage.download import Download, download
 from adaptation.storage.files import write_text
 
-HUB = "https://huggingface.co"
 SOURCE = "source.json"
 
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WANTED = re.compile(
     r"config\.json|preprocessor_config\.json|processor_config\.json"
     r"|model\.safetensors(\.index\.json)?|model-\d+-of-\d+\.safetensors"
 )
 _TIMEOUT_S = 30.0
 _MAX_SMALL_BYTES = 32_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubModel:
-    """A model on the hub.
-
-    Args:
-        hub_id: OWNER/NAME.
-        terms: Address of a licence that its user has to accept; None where none has to be.
-        hub: The hub's address.
-    """
-
-    hub_id: str
-    terms: str | None = None
-    hub: str = HUB
-
-    def __post_init__(self) -> None:
-        if not _ID.fullmatch(self.hub_id):
-            raise ModelError(
-                f"{self.hub_id!r} is neither a folder that is there nor a model's id on the "
-                "Hugging Face hub (OWNER/NAME). Check the spelling."
-            )
-
-    @property
-    def page(self) -> str:
-        """Where a person reads about it."""
-        return f"{self.hub}/{self.hub_id}"
-
-    def folder(self, models_dir: Path) -> Path:
-        """Where its files are kept."""
-        return models_dir / self.hub_id.replace("/", "--")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

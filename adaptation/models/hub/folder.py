@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,18 +13,9 @@ from safetensors import SafetensorError
 
 from adaptation.errors import ModelError
 from adaptation.models.hub.families import FAMILIES, Family, HubSam
-from adaptation.storage.digests import file_sha256
-
-CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-"""What a folder's weights are called, whole or in several files."""
+from adaptation.models.hub.files import CONFIG, is_model_folder, no_weights
 
 _PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
-
-
-def is_model_folder(path: Path) -> bool:
-    """Whether a path is a folder with a model's description and weights."""
-    return (path / CONFIG).is_file() and any((path / name).is_file() for name in WEIGHTS)
 
 
 def load_folder(folder: Path) -> HubSam:
@@ -65,20 +55,9 @@ def family_of(folder: Path) -> Family:
     return FAMILIES[kind]
 
 
-def folder_digest(folder: Path) -> str:
-    """Digest of a folder's weights: the sha256 of the file, or of its files' one after another."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(_no_weights(folder))
-    if len(files) == 1:
-        return file_sha256(files[0])
-    lines = (f"{file_sha256(path)}  {path.name}\n" for path in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def _load(folder: Path, family: Family) -> Any:
     if not is_model_folder(folder):
-        raise ModelError(_no_weights(folder))
+        raise ModelError(no_weights(folder))
     kind = model_class(family)
     try:
         with _quiet():
@@ -175,10 +154,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds no JSON object; fetch it again.")
     return content
-
-
-def _no_weights(folder: Path) -> str:
-    return (
-        f"{folder} holds no {WEIGHTS[0]}. Weights in other files may run code and are not read: "
-        "load the model in transformers once and write it with save_pretrained."
-    )

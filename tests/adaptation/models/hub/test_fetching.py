@@ -10,8 +10,10 @@ from adaptation.errors import ModelError
 from adaptation.models import catalog, entries
 from adaptation.models.catalog import CATALOG, find_checkpoint, load_model
 from adaptation.models.hub import fetching
-from adaptation.models.hub.fetching import HubModel, fetch_model, source_of
-from adaptation.models.hub.folder import folder_digest, load_folder
+from adaptation.models.hub.fetching import fetch_model, source_of
+from adaptation.models.hub.files import folder_digest
+from adaptation.models.hub.folder import load_folder
+from adaptation.models.hub.place import HubModel
 from tests.adaptation.models.hub import tiny
 from tests.adaptation.models.hub.hub_server import COMMIT, Hub, serving
 
