@@ -298,17 +298,23 @@ def doctor(
 
 
 @strop.group(invoke_without_command=True)
-@settings_options("data_dir", "log_level")
-def models(settings: Settings) -> None:
+@click.pass_context
+def models(context: click.Context) -> None:
     """The models that can click: list them, get one, check one.
 
-    Without a command: name, size, what is on the disk and licence of each.
+    Without a command: as `strop models list`.
     """
-    if click.get_current_context().invoked_subcommand is not None:
-        return
-    from backend.commands.models import list_models
+    if context.invoked_subcommand is None:
+        context.invoke(list_models)
 
-    for line in list_models(settings):
+
+@models.command("list")
+@settings_options("data_dir", "log_level")
+def list_models(settings: Settings) -> None:
+    """Name, size, what is on the disk and licence of each model."""
+    from backend.commands.models import list_models as lines
+
+    for line in lines(settings):
         click.echo(line)
 
 

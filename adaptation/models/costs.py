@@ -38,6 +38,10 @@ RELATIVE: Mapping[str, Cost] = MappingProxyType(
         "sam2.1-tiny": Cost(encode=49.7, decode=2.6),
         "sam2.1-small": Cost(encode=65.9, decode=2.2),
         "sam2.1-base+": Cost(encode=118.2, decode=2.5),
+        "vit_b": Cost(encode=236.8, decode=1.8),
+        "sam-vit-b": Cost(encode=186.8, decode=1.8),
+        "medsam": Cost(encode=186.8, decode=1.8),
+        "sam-hq-vit-b": Cost(encode=204.5, decode=2.8),
     }
 )
 """By the catalog's name, in multiples of the embedded one's; what was not measured is not here."""
