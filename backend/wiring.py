@@ -30,11 +30,13 @@ from backend.images.guarded_http import Fetcher, HostRules
 from backend.images.loader import ImageLoader
 from backend.images.sources import ImageSource
 from backend.insights.insights import Insights, InsightsOptions
+from backend.insights.keeper import RowKeeper
 from backend.insights.store import FactStore
 from backend.label_studio.client import LabelStudioClient, Transport
 from backend.learning.interface import Learning, NoLearning
 from backend.learning.manager import OnlineOptions
 from backend.learning.worker import KnownImages, OnlineLearning
+from backend.metrics import Metrics
 from backend.proposals.knowledge import KnowledgeOptions
 from backend.proposals.maker import MakerOptions, ProposalMaker
 from backend.proposals.online import OnlineProposals
@@ -45,6 +47,7 @@ from backend.service.prompt_state import DrawnBoxes, ObjectStates
 from backend.service.service import SegmentationService
 from backend.service.state_files import StateFiles
 from backend.settings import Settings, load_learner
+from backend.traces import Traces, traces_to
 
 logger = logging.getLogger(__name__)
 
@@ -52,21 +55,26 @@ RESERVED_THREADS = 4
 """Threads of the server that clicks never take: health checks, set-up and webhooks need some."""
 
 
-def build_service(settings: Settings, sam: PromptableSam | None = None) -> SegmentationService:
+def build_service(
+    settings: Settings, sam: PromptableSam | None = None, traces: Traces | None = None
+) -> SegmentationService:
     """The whole service.
 
     Args:
         settings: All of them.
         sam: The model, or None to load the one that the settings name.
+        traces: Told of clicks, or None to send them where the settings say.
 
     Raises:
         StropError: The model does not load, or a store does not open.
     """
     use_threads(settings)
+    metrics = Metrics()
+    traces = traces or traces_to(settings.traces.endpoint, settings.traces.share)
     learner = load_learner(settings.learning.config)
     model = load_sam(settings) if sam is None else sam
     client = build_client(settings)
-    cache = build_embeddings(settings)
+    cache = build_embeddings(settings, metrics)
     images = build_images(settings, client)
     encoder = Encoder(model, images, cache)
     journal = Journal(settings.journal_url)
@@ -80,7 +88,7 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
                 _corrector(sam, learner),
                 edges=settings.edges,
             ),
-            learning=_learning(settings, sam, encoder, journal, learner, folder),
+            learning=_learning(settings, sam, encoder, journal, learner, folder, metrics),
         )
 
     watcher = BaseWatcher(Registry(settings.registry_dir), model, settings.model.registry_poll_s)
@@ -91,14 +99,17 @@ def build_service(settings: Settings, sam: PromptableSam | None = None) -> Segme
         journal=journal,
         intake=SpoolingJournal(journal, settings.spool_dir),
         memory=_memory(settings),
-        ahead=_ahead(settings, encoder, cache, client),
+        ahead=_ahead(settings, encoder, cache, client, metrics),
         learning=first.learning,
-        keeper=_keeper(settings, images),
+        keeper=_keeper(settings, images, metrics),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
         proposals=_proposals(settings, first.sam, encoder, journal, client),
         max_pixels=_max_pixels(settings),
         client=client if settings.label_studio.token is not None else None,
+        metrics=metrics,
+        traces=traces,
+        rows=_rows(settings, journal),
     )
     service.follow(watcher, served)
     return service
@@ -110,10 +121,11 @@ def adapters_folder(settings: Settings, model: PromptableSam, base: PromptableSa
     return folder if base.decoder_id == model.decoder_id else folder / base.decoder_id
 
 
-def _keeper(settings: Settings, images: ImageLoader) -> AlbumWriter | None:
+def _keeper(settings: Settings, images: ImageLoader, metrics: Metrics) -> AlbumWriter | None:
     if not settings.album.is_on:
         return None
-    return AlbumWriter(Album(settings.album_dir), images, _bytes(settings.album.min_free_mb))
+    min_free_bytes = _bytes(settings.album.min_free_mb)
+    return AlbumWriter(Album(settings.album_dir), images, min_free_bytes, metrics)
 
 
 def _learning(
@@ -123,6 +135,7 @@ def _learning(
     journal: Journal,
     learner: LearnerSettings,
     folder: Path,
+    metrics: Metrics,
 ) -> Learning:
     if not settings.learning.is_on:
         return NoLearning()
@@ -136,7 +149,7 @@ def _learning(
         seed=settings.learning.seed,
     )
     images = KnownImages(encoder, Album(settings.album_dir))
-    return OnlineLearning(sam, images, journal, learner, options)
+    return OnlineLearning(sam, images, journal, learner, options, metrics)
 
 
 def _proposals(
@@ -222,6 +235,12 @@ def build_client(settings: Settings) -> LabelStudioClient | None:
     )
 
 
+def _rows(settings: Settings, journal: Journal) -> RowKeeper | None:
+    if not settings.insights.is_on:
+        return None
+    return RowKeeper(FactStore(settings.insights_path, journal))
+
+
 def build_insights(settings: Settings, journal: Journal) -> Insights:
     """What the journal says of the team's work."""
     studio = settings.label_studio
@@ -231,7 +250,14 @@ def build_insights(settings: Settings, journal: Journal) -> Insights:
         label_studio_url=next(iter(studio.public_urls), studio.url),
     )
     store = FactStore(settings.insights_path, journal)
-    return Insights(journal, store, Album(settings.album_dir), options)
+    return Insights(
+        journal,
+        store,
+        Album(settings.album_dir),
+        options,
+        registry=settings.registry_dir,
+        adapters=settings.adapters_dir,
+    )
 
 
 def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageLoader:
@@ -259,12 +285,13 @@ def _max_pixels(settings: Settings) -> int:
     return int(settings.images.max_megapixels * 1e6)
 
 
-def build_embeddings(settings: Settings) -> EmbeddingCache:
+def build_embeddings(settings: Settings, metrics: Metrics | None = None) -> EmbeddingCache:
     """The cache of embeddings, above its store."""
     return EmbeddingCache(
         memory_bytes=_bytes(settings.embeddings.memory_mb),
         store=_store(settings),
         max_encodes=settings.inference.encodes,
+        metrics=metrics,
     )
 
 
@@ -290,13 +317,20 @@ def _memory(settings: Settings) -> PromptState:
 
 
 def _ahead(
-    settings: Settings, encoder: Encoder, cache: EmbeddingCache, client: LabelStudioClient | None
+    settings: Settings,
+    encoder: Encoder,
+    cache: EmbeddingCache,
+    client: LabelStudioClient | None,
+    metrics: Metrics,
 ) -> Prefetcher | None:
     options = settings.prefetch
     if not options.is_on:
         return None
     queue = PrefetchQueue(
-        cache, max_queued=options.max_queued, n_threads=threads_per_computation(settings)
+        cache,
+        max_queued=options.max_queued,
+        n_threads=threads_per_computation(settings),
+        metrics=metrics,
     )
     return Prefetcher(encoder, queue, client, options.next_tasks)
 

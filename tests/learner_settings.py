@@ -49,10 +49,12 @@ PINNED: dict[str, Any] = {
     },
     "trust": {
         "is_on": True,
+        "scores": True,
         "start": 0.0,
         "memory": 0.9,
         "least": 4.5,
         "margin": 0.0,
+        "n_errors": 0.0,
         "alarm": 0.02,
     },
 }

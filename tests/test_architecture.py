@@ -34,12 +34,15 @@ DOORS = {
     "sqlalchemy": {"adaptation/journal"},
     "pyarrow": {"adaptation/journal/parquet.py", "training/preferences/files.py"},
     "redis": {"backend/embeddings/redis_store.py"},
+    "prometheus_client": {"backend/metrics.py", "backend/server/metrics.py"},
+    "opentelemetry": {"backend/traces.py"},
 }
 # The settings read the environment; commands hand a copy of it to the processes they start, and
-# torchrun tells each of its processes its rank that way.
+# torchrun tells each of its processes its rank that way; the metrics' folder is named there.
 ENVIRONMENT_READERS = {
     "backend/cli.py",
     "backend/commands/demo",
+    "backend/metrics.py",
     "backend/settings",
     "training/cli.py",
     "training/runtime/distributed.py",

@@ -25,6 +25,8 @@ PART_OF = {
     "urllib3": "requests",
     "werkzeug": "flask",
 }
+# One name that many distributions share: those of them whose modules we import.
+SHARED = {"opentelemetry": {"opentelemetry-exporter-otlp-proto-http", "opentelemetry-sdk"}}
 
 
 def declared() -> set[str]:
@@ -52,7 +54,8 @@ def imported(packages: Sequence[str] = PACKAGES) -> set[str]:
     foreign = set(imported_modules(packages)) - sys.stdlib_module_names - set(PACKAGES)
     owners = owners_of_modules()
     assert not foreign - owners.keys(), "imported, but not installed here"
-    return {PART_OF.get(owners[module], owners[module]) for module in foreign}
+    alone = {PART_OF.get(owners[module], owners[module]) for module in foreign - SHARED.keys()}
+    return alone.union(*(SHARED[module] for module in foreign & SHARED.keys()))
 
 
 def owners_of_modules() -> dict[str, str]:

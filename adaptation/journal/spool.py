@@ -142,6 +142,11 @@ class SpoolingJournal:
         self._thread: threading.Thread | None = None
         self._is_stopping = threading.Event()
 
+    @property
+    def is_spooling(self) -> bool:
+        """Whether the journal fails, or clicks and messages still wait for it."""
+        return self._is_down() or self._spool.is_there
+
     def start(self, *recovered: Callable[[], None]) -> None:
         """Move what an earlier run left behind.
 

@@ -260,6 +260,18 @@ class Journal:
         """Messages that are not finished, oldest first: what a crash left to do."""
         return read.iterate_deliveries(self._database)
 
+    def last_entry(self) -> int:
+        """Number of the newest entry; 0 in an empty journal."""
+        with self._database.reading() as connection:
+            return int(connection.scalar(select(func.max(ENTRIES.c.seq))) or 0)
+
+    def oldest_delivery(self) -> tuple[int, datetime | None]:
+        """How many messages are not finished, and when the first of them came."""
+        statement = select(func.count(), func.min(DELIVERIES.c.received_at))
+        with self._database.reading() as connection:
+            count, oldest = connection.execute(statement.select_from(DELIVERIES)).one()
+            return int(count), oldest
+
     def known_versions(self, project_id: str) -> set[tuple[str, datetime | None]]:
         """Annotation id and ``updated_at`` of every version of a project's annotations."""
         statement = select(SUBMISSIONS.c.annotation_id, SUBMISSIONS.c.updated_at)

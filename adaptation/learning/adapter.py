@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from adaptation.errors import ModelError
-from adaptation.learning.scale_evidence import N_STAGES, NONE, ScaleEvidence, stage_of
+from adaptation.learning.scale_evidence import N_STAGES, NONE, SHARES, ScaleEvidence, stage_of
+from adaptation.learning.scores import ScoreChange
 from adaptation.models.sam import PromptableSam
 from adaptation.storage.tensors import write_tensors
 
@@ -65,20 +66,28 @@ class Adapter:
         deltas: By parameter name, float16; empty for the base decoder itself.
         decoder_id: Digest of the base decoder that they belong to.
         shares: In [0, 1] for each stage of an object: how much of them answers a click.
-        evidence: What the objects of its own session said of shares.
+        is_scored: Whether the base decoder's answers to first clicks are chosen by the session's
+            scores; those with a share of the differences always are.
+        evidence: What the objects of its own session said of shares and scores.
         inherited: What those of the sessions said that it was merged from.
     """
 
     deltas: Deltas = field(default_factory=dict)
     decoder_id: str = ""
     shares: tuple[float, ...] = WHOLE
+    is_scored: bool = False
     evidence: ScaleEvidence = NONE
     inherited: ScaleEvidence = NONE
 
     @property
     def is_base(self) -> bool:
-        """Whether nothing was learned."""
-        return not self.deltas
+        """Whether it answers as the base decoder does."""
+        return not self.deltas and self.part(1) == (0.0, False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it that an object could judge."""
+        return not self.deltas and self.score_change(0.0) is None
 
     @property
     def n_bytes(self) -> int:
@@ -89,7 +98,7 @@ class Adapter:
     def version(self) -> str:
         """``base``, or the first 12 hex digits of the SHA-256 of what answers clicks.
 
-        These are the differences and the shares; evidence answers none.
+        These are the differences, the shares and the scores; evidence itself answers none.
         """
         if self.is_base:
             return "base"
@@ -98,11 +107,14 @@ class Adapter:
             sha.update(name.encode())
             sha.update(self.deltas[name].cpu().contiguous().numpy().tobytes())
         sha.update(repr(self.shares).encode())
+        share, is_scored = self.part(1)
+        if is_scored:
+            sha.update(repr(self.score_change(share)).encode())
         return sha.hexdigest()[:12]
 
     def packed(self) -> Adapter:
         """The same in one piece of memory: hundreds of small ones leave gaps behind."""
-        if self.is_base:
+        if not self.deltas:
             return self
         flat = torch.cat([d.reshape(-1) for d in self.deltas.values()])
         pieces = torch.split(flat, [d.nelement() for d in self.deltas.values()])
@@ -114,23 +126,41 @@ class Adapter:
         """How much of the differences answers the newest of so many clicks on an object."""
         return self.shares[stage_of(n_clicks)]
 
-    def weights(self, sam: PromptableSam, share: float = 1.0) -> dict[str, Tensor] | None:
+    def score_change(self, share: float) -> ScoreChange | None:
+        """What is added to the scores of candidates for a share of the differences."""
+        nearest = min(range(len(SHARES)), key=lambda i: abs(SHARES[i] - share))
+        return (self.inherited.scores[nearest] + self.evidence.scores[nearest]).change
+
+    def part(self, n_clicks: int) -> tuple[float, bool]:
+        """What of it answers the newest of so many clicks: a share, and whether with its scores."""
+        share = self.share(n_clicks) if self.deltas else 0.0
+        is_scored = stage_of(n_clicks) == 0 and (share > 0 or self.is_scored)
+        return share, is_scored and self.score_change(share) is not None
+
+    def weights(
+        self, sam: PromptableSam, share: float = 1.0, is_scored: bool = False
+    ) -> dict[str, Tensor] | None:
         """Parameters for :meth:`PromptableSam.decode`; None for the base decoder's own.
 
         Args:
             sam: The model that the differences belong to.
             share: In [0, 1]: how much of them is added.
+            is_scored: Candidates are scored as the session's objects ask for.
         """
-        if self.is_base or share == 0.0:
-            return None
-        base = sam.decoder_parameters()
-        return {
-            n: base[n] + share * d.to(base[n].device, base[n].dtype) for n, d in self.deltas.items()
-        }
+        base, found = sam.decoder_parameters(), dict[str, Tensor]()
+        if share:
+            found = {
+                n: base[n] + share * d.to(base[n].device, base[n].dtype)
+                for n, d in self.deltas.items()
+            }
+        change = self.score_change(share) if is_scored else None
+        if change is not None:
+            found |= change.weights({**base, **found})
+        return found or None
 
     def weights_at(self, sam: PromptableSam, n_clicks: int) -> dict[str, Tensor] | None:
         """Parameters that answer the newest of so many clicks on an object, likewise."""
-        return self.weights(sam, self.share(n_clicks))
+        return self.weights(sam, *self.part(n_clicks))
 
 
 def adapter_of(sam: PromptableSam, weights: Mapping[str, Tensor]) -> Adapter:
@@ -155,6 +185,7 @@ def save_adapter(adapter: Adapter, path: Path, metadata: Mapping[str, str]) -> N
     about = {
         "decoder_id": adapter.decoder_id,
         "shares": json.dumps(adapter.shares),
+        "is_scored": json.dumps(adapter.is_scored),
         "evidence": adapter.evidence.to_json(),
         "inherited": adapter.inherited.to_json(),
     }
@@ -191,6 +222,7 @@ def load_adapter(path: Path, sam: PromptableSam) -> Adapter:
         deltas,
         decoder_id,
         _read_shares(path, metadata),
+        metadata.get("is_scored") == "true",
         _read_evidence(path, metadata, "evidence"),
         _read_evidence(path, metadata, "inherited"),
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,17 +31,16 @@ from adaptation.learning.examples import (
     example_loss,
     examples_of,
     simulated_prompt,
-    window_around,
 )
 from adaptation.learning.guard import EarlyStopping, Guard, reason_against
 from adaptation.learning.parameters import TrainableParameters
-from adaptation.learning.scale_evidence import SHARES
 from adaptation.learning.settings import LearnerSettings
+from adaptation.learning.trial import Examiner, Tried
 from adaptation.models.precision import has_fast_bfloat16
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection
 from adaptation.predictor.zoom import View
-from adaptation.types import Click, Embedding, MaskPrediction, Prompt
+from adaptation.types import Click, Embedding, Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +95,7 @@ class OnlineLearner:
         self.corrector = ClickCorrection(settings.correction, sam.input_size)
         self.guard = Guard(settings.guard, won=self.adapter)
         self._trust = ScaleSelector(settings.trust, self.adapter)
+        self._examiner = Examiner(sam)
         self._memory: deque[_Remembered] = deque(maxlen=settings.replay)
         self._rng = np.random.default_rng(seed)
         self._names = trainable_names(sam.decoder_parameters(), settings.subset)
@@ -135,14 +135,15 @@ class OnlineLearner:
             share=settings.erosion_share,
             most=settings.lessons,
         )
-        ious = self._try_shares(examples)
-        adapted, frozen = self._as_given(examples, ious), float(ious[0].mean())
+        tried = self._examiner.try_all(self.adapter, examples)
+        ious = tried.ious
+        adapted, frozen = tried.as_given(self.adapter), float(ious[0].mean())
         reason = reason_against(mask, clicks, float(ious.max()), settings.guard)
         turned_back, n_steps = False, 0
         if reason is not None:
             logger.info("nothing learned from an object: %s", reason)
         else:
-            self._weigh(examples, ious)
+            self._weigh(tried)
             turned_back = self._turn_back(adapted, frozen)
             n_steps = self._learn(examples, pause)
         return ObjectReport(
@@ -189,64 +190,13 @@ class OnlineLearner:
 
     # One object --------------------------------------------------------------------------------
 
-    def _try_shares(self, examples: Sequence[TrainingExample]) -> NDArray[np.float64]:
-        """IoU of answers to an object's own prompts, ``[S, L]``: a row for each of SHARES."""
-        if self.adapter.is_base:
-            return np.repeat(self._ious(examples, [None]), len(SHARES), axis=0)
-        return self._ious(examples, [self.adapter.weights(self.sam, share) for share in SHARES])
-
-    def _as_given(self, examples: Sequence[TrainingExample], ious: NDArray[np.float64]) -> float:
-        """Mean IoU of the answers with the shares that are in use."""
-        shares = (self.adapter.share(len(example.prompt.clicks)) for example in examples)
-        columns = zip(shares, ious.T, strict=True)
-        return float(np.mean([np.interp(share, SHARES, column) for share, column in columns]))
-
-    def _ious(
-        self, examples: Sequence[TrainingExample], tried: Sequence[dict[str, Tensor] | None]
-    ) -> NDArray[np.float64]:
-        """IoU of the answers to examples, ``[W, L]``: a row for each of the weights."""
-        return np.array([self._ious_of(example, tried) for example in examples]).T
-
-    def _ious_of(
-        self, example: TrainingExample, tried: Sequence[dict[str, Tensor] | None]
-    ) -> list[float]:
-        embedding, prompt, found = example.embedding(), asked(example), []
-        for weights in tried:
-            with torch.no_grad():
-                answer, labelled = self._answer(example, embedding, prompt, weights)
-            shown = answer.shown_logits()[0, 0]
-            found.append(float(losses.mask_iou(shown, labelled.target, labelled.pixel_weights)))
-        return found
-
-    def _answer(
-        self,
-        example: TrainingExample,
-        embedding: Embedding,
-        prompt: Prompt,
-        weights: dict[str, Tensor] | None,
-    ) -> tuple[MaskPrediction, TrainingExample]:
-        """An answer, and the example's labels, on the part of the frame that the example needs."""
-        sam, window = self.sam, None
-        if sam.reads_windows:
-            window = window_around(example.labels, prompt, embedding, sam.input_size)
-        if window is None:
-            return sam.decode(embedding, [prompt], weights=weights), example
-        answer = sam.decode_within(embedding, prompt, window, weights=weights)
-        return answer, example.within(window)
-
-    def _weigh(self, examples: Sequence[TrainingExample], ious: NDArray[np.float64]) -> None:
-        """Let the object say how much of what was learned before it is to be used."""
-        if self.adapter.is_base:
-            return
-        self._trust.observe([len(example.prompt.clicks) for example in examples], ious)
-        self.adapter = self._trusted(self.adapter)
-
-    def _trusted(self, adapter: Adapter) -> Adapter:
-        """An adapter with what is known of its shares."""
-        trust = self._trust
-        return replace(
-            adapter, shares=trust.shares(), evidence=trust.evidence, inherited=trust.inherited
-        )
+    def _weigh(self, tried: Tried) -> None:
+        """Let the object say what is to be used of what was learned before it."""
+        if not self.adapter.is_empty:
+            self._trust.observe(tried.n_clicks, tried.ious)
+        if tried.offered:
+            self._trust.observe_lone_click(tried.offered)
+        self.adapter = self._trust.applied(self.adapter)
 
     def _turn_back(self, adapted_iou: float, frozen_iou: float) -> bool:
         if not self.guard.observe(self.adapter, adapted_iou, frozen_iou):
@@ -290,7 +240,7 @@ class OnlineLearner:
     def _probe_iou(self, probes: list[TrainingExample]) -> float:
         if not probes:
             return 0.0
-        return float(self._ious(probes, [self.adapter.weights(self.sam)]).mean())
+        return float(self._examiner.ious(probes, self.adapter.weights(self.sam)).mean())
 
     # Drawing -----------------------------------------------------------------------------------
 
@@ -342,7 +292,7 @@ class OnlineLearner:
         return done
 
     def _adopt(self, weights: dict[str, Tensor], n_steps: int) -> None:
-        adapter = self._trusted(adapter_of(self.sam, weights))
+        adapter = self._trust.applied(adapter_of(self.sam, weights))
         finite = all(bool(torch.isfinite(d).all()) for d in adapter.deltas.values())
         if n_steps and finite:
             self.adapter = adapter
@@ -371,7 +321,7 @@ class OnlineLearner:
         embedding = example.embedding()
         prompt = self._prompt(example, embedding, weights, simulate)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_half()):
-            answer, labelled = self._answer(example, embedding, prompt, weights)
+            answer, labelled = self._examiner.answer(example, embedding, prompt, weights)
         return example_loss(answer, [labelled], self.settings.iou_weight)
 
     def _prompt(
@@ -398,7 +348,7 @@ class OnlineLearner:
         for example in kept_out:
             pause()
             with torch.no_grad():
-                answer, labelled = self._answer(
+                answer, labelled = self._examiner.answer(
                     example, example.embedding(), asked(example), weights
                 )
                 found.append(float(example_loss(answer, [labelled], 0.0)))

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
 from segment_anything.modeling import MaskDecoder
 from torch import Tensor, nn
+
+from adaptation.errors import ModelError
+
+_SCORE_LAYER = re.compile(r"iou_prediction_head\.(?:layers\.(\d+)|proj_out)\.weight")
+
+
+def score_layer(parameters: Iterable[str]) -> str:
+    """Name of the IoU head's last layer, without ``.weight``, among a decoder's parameters.
+
+    Raises:
+        ModelError: The decoder has no such head.
+    """
+    found = [(int(m[1] or 0), name) for name in parameters if (m := _SCORE_LAYER.fullmatch(name))]
+    if not found:
+        raise ModelError("This decoder has no iou_prediction_head: its scores stay as they are.")
+    return max(found)[1].removesuffix(".weight")
 
 
 @runtime_checkable

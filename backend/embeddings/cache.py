@@ -23,6 +23,7 @@ from adaptation.errors import ModelError, StoreError
 from adaptation.types import Embedding
 from backend.embeddings.scheduler import EncodeGate, NoTurnError, Turn
 from backend.embeddings.store import EmbeddingKey, EmbeddingStore
+from backend.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,6 @@ class EmbeddingStats:
         timeouts: Requests that gave up.
         evictions: Embeddings that left the memory to make room.
         store_failures: Times that the store failed; it then rests for a while.
-        encode_seconds: Time spent in the encoder, summed.
         memory_entries: Embeddings in memory now.
         memory_bytes: Bytes that they take now.
         in_flight: Embeddings being made now.
@@ -62,10 +62,20 @@ class EmbeddingStats:
     timeouts: int
     evictions: int
     store_failures: int
-    encode_seconds: float
     memory_entries: int
     memory_bytes: int
     in_flight: int
+
+
+_RESULTS = {
+    "memory_hits": "memory_hit",
+    "store_hits": "store_hit",
+    "encodes": "encoded",
+    "failures": "failed",
+    "waits": "waited",
+    "timeouts": "timed_out",
+}
+"""Counters -> what the metrics call it."""
 
 
 @dataclass(slots=True)
@@ -77,7 +87,6 @@ class _Counters:
     waits: int = 0
     timeouts: int = 0
     store_failures: int = 0
-    encode_seconds: float = 0.0
 
 
 class _AbandonedError(Exception):
@@ -161,12 +170,19 @@ class EmbeddingCache:
         store: Where they outlive the process; None keeps them in memory only.
         max_encodes: Images encoded at once. With 2 or more, one place is never taken by a
             prefetch, so that a click's image is encoded beside it at once.
+        metrics: Told of everything that is counted; None: nobody is.
     """
 
     def __init__(
-        self, *, memory_bytes: int, store: EmbeddingStore | None = None, max_encodes: int = 2
+        self,
+        *,
+        memory_bytes: int,
+        store: EmbeddingStore | None = None,
+        max_encodes: int = 2,
+        metrics: Metrics | None = None,
     ) -> None:
         self._store = store
+        self._metrics = Metrics() if metrics is None else metrics
         self._gate = EncodeGate(max_encodes)
         self._lock = threading.Lock()  # guards all below; never held while anything slow runs
         self._memory = MemoryLru(memory_bytes)
@@ -205,8 +221,7 @@ class EmbeddingCache:
                 with contextlib.suppress(_AbandonedError):
                     return _restored(self._get(key, encode, deadline, is_background))
         except (_TooLateError, NoTurnError) as error:
-            with self._lock:
-                self._counters.timeouts += 1
+            self._count("timeouts")
             raise StoreError(
                 f"The image was not encoded within {timeout_s:g} s; try again in a moment."
             ) from error
@@ -228,17 +243,17 @@ class EmbeddingCache:
     ) -> Embedding:
         with self._lock:
             held = self._memory.get(key)
-            if held is not None:
-                self._counters.memory_hits += 1
-                return held
-            flight = self._flights.get(key)
-            is_maker = flight is None
-            if flight is None:
+            flight = None if held is not None else self._flights.get(key)
+            is_maker = held is None and flight is None
+            if is_maker:
                 flight = self._flights[key] = _Flight(Turn(is_background=is_background))
-            else:
-                self._counters.waits += 1
+        if held is not None:
+            self._count("memory_hits")
+            return held
+        assert flight is not None
         if is_maker:
             return self._make(key, flight, encode, deadline)
+        self._count("waits")
         if not is_background:
             self._gate.promote(flight.turn)
         return flight.wait(deadline.left())
@@ -267,8 +282,11 @@ class EmbeddingCache:
 
     def _land(self, key: EmbeddingKey, flight: _Flight, held: Embedding) -> None:
         with self._lock:
+            evictions = self._memory.evictions
             self._memory.put(key, held)
             del self._flights[key]
+            self._metrics.evictions.inc(self._memory.evictions - evictions)
+            self._metrics.embedding_bytes.set(self._memory.currsize)
         flight.land(held)
 
     def _fail(self, key: EmbeddingKey, flight: _Flight, error: BaseException) -> None:
@@ -289,13 +307,11 @@ class EmbeddingCache:
             try:
                 held = _rounded(key, encode())
             except BaseException:
-                with self._lock:
-                    self._counters.failures += 1
+                self._count("failures")
                 raise
         seconds = time.perf_counter() - start
-        with self._lock:
-            self._counters.encodes += 1
-            self._counters.encode_seconds += seconds
+        self._count("encodes")
+        self._metrics.encode_seconds.observe(seconds)
         logger.info("Encoded %s of image %s in %.2f s.", key.view.size, key.image_id[:12], seconds)
         return held
 
@@ -304,8 +320,7 @@ class EmbeddingCache:
         with self._using_store() as store:
             held = None if store is None else store.load(key)
         if held is not None:
-            with self._lock:
-                self._counters.store_hits += 1
+            self._count("store_hits")
         return held
 
     def _save(self, key: EmbeddingKey, held: Embedding) -> None:
@@ -328,11 +343,19 @@ class EmbeddingCache:
         is_resting = time.monotonic() < self._store_rests_until
         try:
             yield None if is_resting else self._store
+            if not is_resting and self._store is not None:
+                self._metrics.degraded.labels("embeddings").set(0)
         except StoreError as error:
             logger.warning("%s Going on without it for %.0f s.", error, _STORE_REST_S)
             self._store_rests_until = time.monotonic() + _STORE_REST_S
+            self._metrics.degraded.labels("embeddings").set(1)
             with self._lock:
                 self._counters.store_failures += 1
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            setattr(self._counters, name, getattr(self._counters, name) + 1)
+        self._metrics.embeddings.labels(_RESULTS[name]).inc()
 
 
 def _rounded(key: EmbeddingKey, embedding: Embedding) -> Embedding:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from adaptation.errors import StropError
 from backend.embeddings.cache import EmbeddingCache, Encode
 from backend.embeddings.store import EmbeddingKey
+from backend.metrics import Metrics
 from backend.threads import limit_torch_threads, lower_priority
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class PrefetchQueue:
         n_workers: Images worked on at once; a second one reads while the first is encoded.
         n_threads: Cores that one encode may use.
         niceness: Added to the threads' niceness, 0 to 19.
+        metrics: Told of everything that is counted; None: nobody is.
     """
 
     def __init__(
@@ -79,8 +81,10 @@ class PrefetchQueue:
         n_workers: int = 1,
         n_threads: int = 1,
         niceness: int = 5,
+        metrics: Metrics | None = None,
     ) -> None:
         self._cache = cache
+        self._metrics = Metrics() if metrics is None else metrics
         self._max_queued = max_queued
         self._n_workers = n_workers
         self._n_threads = n_threads
@@ -134,6 +138,7 @@ class PrefetchQueue:
         with self._changed:
             self._is_stopped = True
             self._queue.clear()
+            self._metrics.prefetch_queue.set(0)
             self._changed.notify_all()
         end = time.monotonic() + timeout_s
         for thread in self._threads:
@@ -158,6 +163,9 @@ class PrefetchQueue:
     def _count(self, **more: int) -> None:
         values = {name: getattr(self._stats, name) + n for name, n in more.items()}
         self._stats = replace(self._stats, **values)
+        for name, n in more.items():
+            self._metrics.prefetches.labels(name.removesuffix("s")).inc(n)
+        self._metrics.prefetch_queue.set(len(self._queue))
 
     def _start_threads(self) -> None:
         while len(self._threads) < self._n_workers:
@@ -182,6 +190,7 @@ class PrefetchQueue:
             if self._is_stopped:
                 return None
             task = self._queue.popleft()
+            self._metrics.prefetch_queue.set(len(self._queue))
             self._running.add(task.name)
             return task
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from adaptation.errors import StropError
 from adaptation.storage.album import Album
 from backend.images.loader import ImageIdentity, ImageLoader, TaskImage
+from backend.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,17 @@ class AlbumWriter:
         album: Where they go.
         images: Where their files come from.
         min_free_bytes: Room on the album's disk that is left to others, the journal above all.
+        metrics: Told whether the album keeps what it should; None: nobody is.
     """
 
-    def __init__(self, album: Album, images: ImageLoader, min_free_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        album: Album,
+        images: ImageLoader,
+        min_free_bytes: int = 0,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._metrics = Metrics() if metrics is None else metrics
         self._album, self._images = album, images
         self._min_free_bytes = min_free_bytes
         self._lock = threading.Lock()
@@ -69,6 +78,7 @@ class AlbumWriter:
         try:
             self._keep(image, identity)
             self._is_failing = False
+            self._metrics.degraded.labels("album").set(0)
         except StropError as error:
             logger.warning("%s is not kept in the album: %s", image.name, error)
             self._forget(identity)
@@ -103,6 +113,7 @@ class AlbumWriter:
         """Once, not for every image, until one is kept again."""
         level = logging.DEBUG if self._is_failing else logging.WARNING
         self._is_failing = True
+        self._metrics.degraded.labels("album").set(1)
         logger.log(
             level,
             "The album %s cannot keep images (%s): clicks go on, but offline training will miss "

@@ -6,9 +6,11 @@
     store.py     the rows, derived from the journal, kept in a small file, brought up to date
     figures.py   rows -> NoC, failure rates, shares, curves, with intervals; pure
     charts.py    figures -> SVG        thumbnails.py   worst objects as small pictures
+    sessions.py  what sessions know, from their events        versions.py  the base decoders
+    keeper.py    a thread that keeps the rows up to date
     page.py      figures -> HTML; `strop report` writes the same page into one file
 
 Everything here is derived: the file may be deleted at any time and is made again from the journal.
-Locks: one in `store` (who brings the rows up to date).  No threads: the rows are brought up to date
-by whoever opens the page, and behind each submission.
+Locks: one in `store` (who brings the rows up to date).  Threads: one in `keeper`, which brings them
+up to date every few seconds; whoever opens a page counts what is left, for a moment.
 """

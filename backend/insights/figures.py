@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 
 from adaptation.simulation.metrics import Metric, carried_forward
 from backend.insights.facts import ObjectFact
+from backend.insights.store import LearnedRow
 
 METRICS = (
     Metric("noc", 20, 0.85),
@@ -47,27 +48,6 @@ class Estimate:
     low: float
     high: float
     n: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LearnedObject:
-    """What the session's replay of an object's clicks said.
-
-    Args:
-        annotation_id: Its annotation.
-        region_id: Its region.
-        frozen_iou: Of the base decoder's masks with the submitted one, mean over the clicks.
-        adapted_iou: Of the session's.
-        turned_back: Whether the session fell back to an earlier adapter after it.
-        skipped: Why nothing was learned, or None.
-    """
-
-    annotation_id: str
-    region_id: str
-    frozen_iou: float
-    adapted_iou: float
-    turned_back: bool
-    skipped: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +124,7 @@ class Figures:
 
 def figures_of(
     facts: Sequence[ObjectFact],
-    learned: Iterable[LearnedObject] = (),
+    learned: Iterable[LearnedRow] = (),
     timings: Iterable[Mapping[str, float]] = (),
     *,
     with_annotators: bool = False,
@@ -164,7 +144,7 @@ def figures_of(
         n_objects=len(facts),
         n_clicked=len(clicked),
         n_tasks=len({fact.task_id for fact in facts}),
-        outcomes=Counter(fact.outcome for fact in facts),
+        outcomes=dict(Counter(fact.outcome for fact in facts)),
         metrics=_metrics(clicked),
         clicks=_mean("clicks per object", counts),
         median_clicks=float(np.median(counts)) if len(counts) else None,
@@ -266,7 +246,7 @@ def _latency(timings: Iterable[Mapping[str, float]]) -> dict[str, tuple[float, f
 
 
 def _gain(
-    clicked: Sequence[ObjectFact], learned: Sequence[LearnedObject], gaps: NDArray[np.float64]
+    clicked: Sequence[ObjectFact], learned: Sequence[LearnedRow], gaps: NDArray[np.float64]
 ) -> Gain | None:
     last_word = {(each.annotation_id, each.region_id): each for each in learned}
     in_force = {(fact.annotation_id, fact.region_id) for fact in clicked}
@@ -288,7 +268,7 @@ def _gain(
         minutes_saved=None if saved is None or seconds is None else saved * seconds / 60,
         iou_per_click=slope,
         n_turned_back=sum(each.turned_back for each in learned),
-        skipped=Counter(each.skipped for each in known if each.skipped),
+        skipped=dict(Counter(each.skipped for each in known if each.skipped)),
     )
 
 

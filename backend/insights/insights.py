@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from adaptation.errors import InputError
 from adaptation.journal import FinishedObject, Journal
 from adaptation.storage.album import Album
+from backend.insights.charts import Chart
 from backend.insights.facts import ObjectFact
-from backend.insights.figures import Figures, LearnedObject, figures_of
-from backend.insights.page import render_project, render_projects
-from backend.insights.store import FactStore
+from backend.insights.figures import Figures, figures_of
+from backend.insights.page import (
+    charts_of,
+    render_confirmation,
+    render_project,
+    render_projects,
+    render_versions,
+)
+from backend.insights.sessions import SessionPanel, panel_of
+from backend.insights.store import FactStore, LearnedRow
 from backend.insights.thumbnails import thumbnail
+from backend.insights.versions import versions_of
+from backend.learning.adapter_store import saved_shares
+from backend.learning.commands import SessionCommand
+
+PATIENCE_S = 0.4
+"""A page counts for so long; what is left is counted behind it, and the page says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +48,24 @@ class InsightsOptions:
     label_studio_url: str | None = None
 
 
+MOST_SHOWN = 32
+"""Projects whose figures are remembered; each takes some kilobytes."""
+
+WITHOUT_SHARES_S = 10.0
+"""Figures are remembered for so long while a session's weights are not where they should be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """What the page of a project shows, as of a stamp of its rows, until a monotonic time."""
+
+    stamp: str
+    until: float
+    figures: Figures
+    panel: SessionPanel | None
+    charts: Sequence[Chart]
+
+
 class Insights:
     """Figures, pages and pictures of what was labelled.  Safe to share between threads.
 
@@ -40,41 +74,75 @@ class Insights:
         store: Keeps the rows.
         album: Images for the pictures.
         options: What is shown.
+        registry: Folder of the promoted base decoders.
+        adapters: Folder of what sessions learned.
     """
 
     def __init__(
-        self, journal: Journal, store: FactStore, album: Album, options: InsightsOptions
+        self,
+        journal: Journal,
+        store: FactStore,
+        album: Album,
+        options: InsightsOptions,
+        *,
+        registry: Path,
+        adapters: Path,
     ) -> None:
         self._journal, self._store, self._album, self._options = journal, store, album, options
+        self._registry, self._adapters = registry, adapters
+        self._shown: dict[str, _Counted] = {}
 
     def projects_page(self, prefix: str) -> str:
         """HTML of the list of projects; `prefix` stands before the page's own addresses."""
-        self._store.refresh()
+        self._store.refresh(PATIENCE_S)
         return render_projects(self._store.projects(), prefix)
 
     def project_page(self, project_id: str, prefix: str) -> str:
         """HTML of one project, with its pictures as addresses."""
-        figures = self.figures(project_id)
+        self._store.refresh(PATIENCE_S)
 
         def address(fact: ObjectFact) -> str:
             return f"{prefix}/insights/object/{fact.submission_seq}/{fact.position}.jpg"
 
-        return self._render(project_id, figures, address, prefix)
+        return self._render(project_id, address, prefix)
+
+    def sessions(self, project_id: str) -> SessionPanel:
+        """What a project's sessions know as of now."""
+        self._store.refresh()
+        return self._panel(project_id, self._store.learned(project_id))
+
+    def versions_page(self, prefix: str) -> str:
+        """HTML of the base decoders."""
+        return render_versions(versions_of(self._registry), prefix)
+
+    def confirmation_page(self, command: SessionCommand, token: str, prefix: str) -> str:
+        """HTML that asks whether something is really to be asked of sessions.
+
+        Args:
+            command: What.
+            token: That the form gives back.
+            prefix: Stands before the page's own addresses.
+        """
+        return render_confirmation(command, token, prefix)
 
     def report(self, project_id: str) -> str:
         """The same page as one file that needs no other."""
-        return self._render(project_id, self.figures(project_id), self._inline, None)
+        self._store.refresh()
+        return self._render(project_id, self._inline, None)
 
     def recount(self) -> int:
         """Make all rows anew from the journal; returns how many tasks there are."""
         return self._store.recount()
 
     def figures(self, project_id: str) -> Figures:
-        """A project's figures as of now."""
+        """A project's figures as of now, all of them counted."""
         self._store.refresh()
+        return self._figures(project_id, self._store.learned(project_id))
+
+    def _figures(self, project_id: str, learned: Sequence[LearnedRow]) -> Figures:
         return figures_of(
             self._store.facts(project_id),
-            self._learned(project_id),
+            learned,
             self._store.timings(project_id),
             with_annotators=self._options.with_annotators,
         )
@@ -94,17 +162,42 @@ class Insights:
     def _render(
         self,
         project_id: str,
-        figures: Figures,
         picture: Callable[[ObjectFact], str | None],
         prefix: str | None,
     ) -> str:
+        counted = self._counted(project_id)
         return render_project(
             project_id,
-            figures,
-            [(fact, picture(fact), self._link(fact)) for fact in figures.worst],
-            learning_is_on=self._options.learning_is_on,
+            counted.figures,
+            [(fact, picture(fact), self._link(fact)) for fact in counted.figures.worst],
+            counted.charts,
+            panel=counted.panel,
+            n_behind=self._store.n_behind(),
             prefix=prefix,
         )
+
+    def _counted(self, project_id: str) -> _Counted:
+        """What a page shows, added up once while nothing comes to its project."""
+        stamp = self._store.stamp(project_id)
+        known = self._shown.get(project_id)
+        if known is not None and known.stamp == stamp and time.monotonic() < known.until:
+            return known
+        learned = self._store.learned(project_id)
+        figures = self._figures(project_id, learned)
+        panel = self._panel(project_id, learned) if self._options.learning_is_on else None
+        # An event is written before its weights are: until they are there, shares are not known.
+        is_whole = panel is None or all(session.shares for session in panel.sessions)
+        found = _Counted(
+            stamp=stamp,
+            until=float("inf") if is_whole else time.monotonic() + WITHOUT_SHARES_S,
+            figures=figures,
+            panel=panel,
+            charts=charts_of(figures),
+        )
+        if len(self._shown) >= MOST_SHOWN:
+            self._shown.clear()
+        self._shown[project_id] = found
+        return found
 
     def _link(self, fact: ObjectFact) -> str | None:
         root = self._options.label_studio_url
@@ -128,11 +221,13 @@ class Insights:
                 return each
         return None
 
-    def _learned(self, project_id: str) -> Iterator[LearnedObject]:
-        names = [item.name for item in fields(LearnedObject)]
-        for event in self._journal.events(project_id=project_id, kind="learned"):
-            if all(name in event.payload for name in names):
-                yield LearnedObject(**{name: event.payload[name] for name in names})
+    def _panel(self, project_id: str, learned: Sequence[LearnedRow]) -> SessionPanel:
+        versions = self._store.versions(project_id)
+        return panel_of(
+            learned,
+            self._store.session_events(project_id),
+            lambda name: saved_shares(self._adapters, name, versions.get(name, "base")),
+        )
 
 
 def figures_json(figures: Figures) -> dict[str, Any]:

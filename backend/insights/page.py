@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import cache
+from datetime import date, datetime, timezone
+from functools import cache, partial
 from importlib import metadata
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from backend.insights.charts import Chart, bars, line
 from backend.insights.facts import ObjectFact
 from backend.insights.figures import Figures
+from backend.insights.sessions import SessionPanel
+from backend.insights.versions import VersionsPanel
+from backend.learning.commands import Action, SessionCommand
 
 WORDS: Mapping[str, str] = {
     "NoC20@85": "mean clicks until the mask overlaps the submitted one by 85 %, 20 at most",
@@ -22,6 +26,34 @@ WORDS: Mapping[str, str] = {
     "FR30@90": "the same for 90 % and 30 clicks",
 }
 """What the metrics mean."""
+
+
+CONFIRMATIONS: Mapping[Action, tuple[str, str, str]] = {
+    "forget": (
+        "Forget annotation {command.annotation_id}?",
+        "Its session becomes what it would be without it: what came after it is learned again. In "
+        "Label Studio nothing changes; submitted once more, the annotation is learned once more.",
+        "Forget it",
+    ),
+    "begin anew": (
+        "Begin session {command.session} anew?",
+        "All that it has learned is dropped, and clicks are answered by the decoder as it came, "
+        "until it has learned from what is submitted from now on. In Label Studio nothing changes.",
+        "Begin anew",
+    ),
+    "pause": (
+        "Pause learning in project {command.project_id}?",
+        "What was learned goes on answering clicks. What is submitted until learning goes on is "
+        "not learned, later either; what is deleted is un-learned all the same.",
+        "Pause learning",
+    ),
+    "resume": (
+        "Go on learning in project {command.project_id}?",
+        "What is submitted from now on is learned.",
+        "Go on learning",
+    ),
+}
+"""Question, consequence and button."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +72,10 @@ def render_project(
     project_id: str,
     figures: Figures,
     worst: Sequence[tuple[ObjectFact, str | None, str | None]],
+    charts: Sequence[Chart],
     *,
-    learning_is_on: bool,
+    panel: SessionPanel | None,
+    n_behind: int,
     prefix: str | None,
 ) -> str:
     """A project's page.
@@ -50,7 +84,9 @@ def render_project(
         project_id: Of the project.
         figures: What is shown.
         worst: Objects that took most clicks, each with its picture's and its task's address.
-        learning_is_on: Whether sessions learn.
+        charts: Of the figures.
+        panel: What sessions know; None where learning is off.
+        n_behind: Entries of the journal that are not counted yet.
         prefix: Before the page's own addresses; None where the page stands alone.
     """
     return _render(
@@ -59,23 +95,63 @@ def render_project(
         project_id=project_id,
         f=figures,
         worst=[_Worst(*each) for each in worst],
-        charts=_charts(figures),
+        charts=charts,
         words=WORDS,
-        learning_is_on=learning_is_on,
+        learning_is_on=panel is not None,
+        panel=panel,
+        n_behind=n_behind,
+        ask_url=partial(ask_url, prefix or "", project_id),
         prefix=prefix,
     )
 
 
-def _charts(figures: Figures) -> list[Chart]:
+def ask_url(
+    prefix: str, project_id: str, action: str, session: str = "", annotation_id: str = ""
+) -> str:
+    """Address of the page that confirms what is to be asked of sessions."""
+    about = {"action": action, "session": session, "annotation_id": annotation_id}
+    query = urlencode({name: value for name, value in about.items() if value})
+    return f"{prefix}/insights/project/{quote(project_id, safe='')}/sessions?{query}"
+
+
+def render_versions(panel: VersionsPanel, prefix: str) -> str:
+    """The base decoders."""
+    return _render("versions.html", title="Base decoders", panel=panel, prefix=prefix)
+
+
+def render_confirmation(command: SessionCommand, token: str, prefix: str) -> str:
+    """The page before something is asked of sessions; its form carries a token."""
+    question, consequence, button = (
+        text.format(command=command) for text in CONFIRMATIONS[command.action]
+    )
+    return _render(
+        "confirm.html",
+        title=question,
+        question=question,
+        consequence=consequence,
+        button=button,
+        command=command,
+        token=token,
+        prefix=prefix,
+    )
+
+
+def render_message(title: str, text: str, prefix: str) -> str:
+    """A page that says something."""
+    return _render("message.html", title=title, text=text, prefix=prefix)
+
+
+def charts_of(figures: Figures) -> list[Chart]:
+    """Clicks an object takes, clicks over time, objects per day; none without clicked objects."""
     if not figures.n_clicked:
         return []
     size = figures.curve_size
     curve = {str((i + 1) * size): value for i, value in enumerate(figures.curve)}
-    days = {day.strftime("%d %b"): float(row[0]) for day, row in figures.by_day.items()}
+    days = {_day(day, figures.by_day): row[0] for day, row in figures.by_day.items()}
     charts = [
         bars(
             "Clicks an object takes",
-            {name: float(n) for name, n in figures.histogram.items()},
+            figures.histogram,
             ("clicks", "objects"),
             f"Half of the objects take {figures.median_clicks:.0f} clicks or fewer.",
         ),
@@ -93,6 +169,12 @@ def _charts(figures: Figures) -> list[Chart]:
             ),
         )
     return charts
+
+
+def _day(day: date, days: Iterable[date]) -> str:
+    """A day's name among others."""
+    is_one_year = len({each.year for each in days}) == 1
+    return day.strftime("%d %b") if is_one_year else day.strftime("%d %b %y")
 
 
 @cache

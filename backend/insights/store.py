@@ -1,25 +1,29 @@
 """The rows in a small file, kept up to date with the journal.
 
 Which tasks have news is read from the journal's one order; a task's rows are made again as a whole.
-So the file always equals a full recount of the entries up to its cursor, whatever was replaced,
-deleted or linked late.
+So the file equals a full recount once its cursor has come to the journal's end, whatever was
+replaced, deleted or linked late.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from adaptation.errors import StoreError
-from adaptation.journal import Entry, InteractionRecord, Journal, SubmissionRecord
+from adaptation.journal import Entry, EventRecord, InteractionRecord, Journal, SubmissionRecord
 from backend.insights.facts import ObjectFact, facts_of_task
 
-VERSION = 1
+VERSION = 2
 """Of the file; another one is made anew."""
 
 _SCHEMA = """
@@ -33,13 +37,82 @@ CREATE TABLE IF NOT EXISTS facts (
     timings_ms TEXT NOT NULL,
     PRIMARY KEY (submission_seq, position)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS learned (
+    seq INTEGER PRIMARY KEY, project_id TEXT NOT NULL, session TEXT NOT NULL,
+    annotation_id TEXT NOT NULL, region_id TEXT NOT NULL,
+    frozen_iou REAL NOT NULL, adapted_iou REAL NOT NULL, turned_back INTEGER NOT NULL,
+    skipped TEXT, version TEXT NOT NULL, at TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS session_events (
+    seq INTEGER PRIMARY KEY, project_id TEXT NOT NULL, kind TEXT NOT NULL, at TEXT NOT NULL,
+    payload TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS session_versions (
+    project_id TEXT NOT NULL, session TEXT NOT NULL, version TEXT NOT NULL,
+    PRIMARY KEY (project_id, session)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS learned_of_project ON learned (project_id);
+CREATE INDEX IF NOT EXISTS session_events_of_project ON session_events (project_id);
 CREATE INDEX IF NOT EXISTS facts_of_task ON facts (project_id, task_id);
 CREATE INDEX IF NOT EXISTS facts_of_annotation ON facts (project_id, annotation_id);
 """
 _COLUMNS = tuple(ObjectFact.__slots__)
 _FIGURES = tuple(name for name in _COLUMNS if name != "timings_ms")
 
+STEP = 64
+"""Entries of the journal that are taken into account at once."""
+
+TABLES = ("facts", "learned", "session_events", "session_versions")
+
+TOLD_KINDS = ("session_began", "forgot", "session_ended", "session_asked", "session_answered")
+"""Events that the pages tell of, beside what was learned."""
+
+CHANGING_KINDS = ("session_began", "learned", "thought", "forgot")
+"""Events that name the version of a session's weights."""
+
 Task = tuple[str, str]
+
+
+class LearnedRow(NamedTuple):
+    """What a session said of an object.
+
+    Args:
+        seq: Entry in the journal.
+        session: Its name.
+        annotation_id, region_id: The object.
+        frozen_iou, adapted_iou: Of both decoders with what was submitted.
+        turned_back: 1 where the session fell back to an earlier adapter.
+        skipped: Why nothing was learned, or None.
+        version: Of the session's weights afterwards.
+        at: When, ISO 8601.
+    """
+
+    seq: int
+    session: str
+    annotation_id: str
+    region_id: str
+    frozen_iou: float
+    adapted_iou: float
+    turned_back: int
+    skipped: str | None
+    version: str
+    at: str
+
+
+class SessionRow(NamedTuple):
+    """Something else that happened to a session, or was asked of one.
+
+    Args:
+        seq: Entry in the journal.
+        kind: Of the event.
+        at: When, ISO 8601.
+        payload: What it says.
+    """
+
+    seq: int
+    kind: str
+    at: str
+    payload: Mapping[str, Any]
 
 
 class FactStore:
@@ -57,25 +130,62 @@ class FactStore:
         self._path, self._journal = path, journal
         self._lock = threading.Lock()
 
-    def refresh(self) -> int:
-        """Bring the rows up to date; returns how many tasks were counted anew."""
-        self._journal.link_pending()
-        with self._lock, self._writing() as db:
+    def refresh(self, at_most_s: float = float("inf")) -> int:
+        """Bring the rows up to date.
+
+        Args:
+            at_most_s: After this time the rest is left to the next call.
+
+        Returns:
+            How many tasks were counted anew, of which one may be counted twice.
+        """
+        end, n_tasks = time.monotonic() + at_most_s, 0
+        with self._lock:
+            while True:
+                n_more, is_over = self._step()
+                n_tasks += n_more
+                if is_over or time.monotonic() >= end:
+                    return n_tasks
+
+    def n_behind(self) -> int:
+        """Entries of the journal that are not counted yet."""
+        with self._reading() as db:
+            return max(0, self._journal.last_entry() - int(_state(db, "cursor", "0")))
+
+    def stamp(self, project_id: str) -> str:
+        """Another one whenever something of a project may be counted otherwise."""
+        with self._reading() as db:
+            return f"{_state(db, 'made', '')} {_state(db, f'news {project_id}', '')}"
+
+    def _step(self) -> tuple[int, bool]:
+        """Take a few entries into account; how many tasks that were, and whether it is over.
+
+        Others who want to write wait no longer than for this.
+        """
+        with self._writing() as db:
             cursor = int(_state(db, "cursor", "0"))
+            entries = list(islice(self._journal.entries(after=cursor), STEP))
+            self._journal.link_pending()  # after they were read: so each of them is linked
             tasks: dict[Task, None] = {}
-            for entry in self._journal.entries(after=cursor):
+            for entry in entries:
                 tasks.update(dict.fromkeys(_tasks_of(db, entry)))
-                cursor = entry.seq
+                if isinstance(entry.record, EventRecord):
+                    _keep_event(db, entry.seq, entry.record)
+                    _set_state(db, f"news {entry.record.project_id}", str(entry.seq))
             for project_id, task_id in tasks:
                 self._count(db, project_id, task_id)
-            _set_state(db, "cursor", str(cursor))
-            return len(tasks)
+                _set_state(db, f"news {project_id}", str(entries[-1].seq))
+            if entries:
+                _set_state(db, "cursor", str(entries[-1].seq))
+            return len(tasks), len(entries) < STEP
 
     def recount(self) -> int:
         """Forget all rows and make them again; returns how many tasks there are."""
         with self._lock, self._writing() as db:
-            db.execute("DELETE FROM facts")
-            db.execute("DELETE FROM state WHERE name = 'cursor'")
+            for table in TABLES:
+                db.execute(f"DELETE FROM {table}")
+            db.execute("DELETE FROM state WHERE name != 'version'")
+            _set_state(db, "made", secrets.token_hex(8))
         return self.refresh()
 
     def projects(self) -> dict[str, int]:
@@ -99,6 +209,27 @@ class FactStore:
         with self._reading() as db:
             row = db.execute(query, (submission_seq, position)).fetchone()
         return None if row is None else _read(row)
+
+    def learned(self, project_id: str) -> list[LearnedRow]:
+        """What sessions said of a project's objects, oldest first."""
+        query = f"SELECT {', '.join(LearnedRow._fields)} FROM learned WHERE project_id = ?"
+        with self._reading() as db:
+            return list(map(LearnedRow._make, db.execute(f"{query} ORDER BY seq", (project_id,))))
+
+    def session_events(self, project_id: str) -> list[SessionRow]:
+        """What else happened to a project's sessions, oldest first."""
+        query = (
+            "SELECT seq, kind, at, payload FROM session_events WHERE project_id = ? ORDER BY seq"
+        )
+        with self._reading() as db:
+            rows = db.execute(query, (project_id,)).fetchall()
+        return [SessionRow(seq, kind, at, json.loads(payload)) for seq, kind, at, payload in rows]
+
+    def versions(self, project_id: str) -> dict[str, str]:
+        """Session -> version of its weights, as its last event left them."""
+        query = "SELECT session, version FROM session_versions WHERE project_id = ?"
+        with self._reading() as db:
+            return dict(db.execute(query, (project_id,)).fetchall())
 
     def timings(self, project_id: str, last: int = 500) -> list[Mapping[str, float]]:
         """Milliseconds by stage of the interactions of the objects that were submitted last."""
@@ -152,7 +283,9 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.executescript(_SCHEMA)
         if _state(db, "version", str(VERSION)) != str(VERSION):
-            db.executescript("DROP TABLE facts; DELETE FROM state;" + _SCHEMA)
+            for table in TABLES:
+                db.executescript(f"DROP TABLE IF EXISTS {table}")
+            db.executescript("DELETE FROM state;" + _SCHEMA)
         _set_state(db, "version", str(VERSION))
     except BaseException:
         db.close()
@@ -186,6 +319,33 @@ def _tasks_of(db: sqlite3.Connection, entry: Entry) -> list[Task]:
     return [(record.project_id, str(task_id)) for task_id in [*named, *(row[0] for row in rows)]]
 
 
+def _keep_event(db: sqlite3.Connection, seq: int, event: EventRecord) -> None:
+    said, project_id, at = event.payload, event.project_id or "", event.created_at.isoformat()
+    if event.kind in CHANGING_KINDS and {"session", "version"} <= said.keys():
+        row = project_id, said["session"], said["version"]
+        db.execute("INSERT OR REPLACE INTO session_versions VALUES (?, ?, ?)", row)
+    if event.kind in TOLD_KINDS:
+        text = json.dumps(_slim(said), separators=(",", ":"))
+        told = seq, project_id, event.kind, at, text
+        db.execute("INSERT OR REPLACE INTO session_events VALUES (?, ?, ?, ?, ?)", told)
+    if event.kind != "learned":
+        return
+    names = LearnedRow._fields[1:-1]
+    if all(name in said for name in names):
+        values = [said[name] for name in names]
+        marks = ", ".join("?" * (len(values) + 3))
+        columns = ", ".join(("seq", "project_id", *names, "at"))
+        insert = f"INSERT OR REPLACE INTO learned ({columns}) VALUES ({marks})"
+        db.execute(insert, (seq, project_id, *values, at))
+
+
+def _slim(said: Mapping[str, Any]) -> dict[str, Any]:
+    """An event without the settings that it may hold: of these, only how much is remembered."""
+    settings = said.get("settings")
+    slim = {name: value for name, value in said.items() if name != "settings"}
+    return slim | ({"replay": settings.get("replay")} if isinstance(settings, dict) else {})
+
+
 def _row(fact: ObjectFact) -> tuple[object, ...]:
     values = {name: getattr(fact, name) for name in _COLUMNS}
     values["submitted_at"] = fact.submitted_at.isoformat()
@@ -194,12 +354,27 @@ def _row(fact: ObjectFact) -> tuple[object, ...]:
     return tuple(values[name] for name in _COLUMNS)
 
 
-def _read(row: tuple[object, ...]) -> ObjectFact:
-    values = dict(zip(_FIGURES, row, strict=True))
-    values["submitted_at"] = datetime.fromisoformat(str(values["submitted_at"]))
-    for name in ("ious", "gaps_s"):
-        values[name] = _floats(str(values[name]))
-    return ObjectFact(**values)  # type: ignore[arg-type]
+def _read(row: tuple[Any, ...]) -> ObjectFact:
+    (
+        project_id, task_id, annotation_id, region_id, submission_seq, position, submitted_at,
+        annotator, label, outcome, ious, gaps_s, image_id, request_id,
+    ) = row  # fmt: skip
+    return ObjectFact(
+        project_id=project_id,
+        task_id=task_id,
+        annotation_id=annotation_id,
+        region_id=region_id,
+        submission_seq=submission_seq,
+        position=position,
+        submitted_at=datetime.fromisoformat(submitted_at),
+        annotator=annotator,
+        label=label,
+        outcome=outcome,
+        ious=_floats(ious),
+        gaps_s=_floats(gaps_s),
+        image_id=image_id,
+        request_id=request_id,
+    )
 
 
 def _floats(text: str) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ parameter more); any other one is made ready at its next click, in about two mil
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import threading
@@ -66,7 +67,7 @@ class AdapterStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._held: TTLCache[str, _Held] = TTLCache(max_sessions, ttl_s, clock)
-        self._ready: LRUCache[tuple[str, float], Weights | None] = LRUCache(READY)
+        self._ready: LRUCache[tuple[str, float, bool], Weights | None] = LRUCache(READY)
 
     def __len__(self) -> int:
         with self._lock:
@@ -86,11 +87,12 @@ class AdapterStore:
 
     def _weights(self, held: _Held, n_clicks: int) -> Weights | None:
         """An adapter's weights for a click, made once."""
-        key = held.version, held.adapter.share(n_clicks)
+        share, is_scored = held.adapter.part(n_clicks)
+        key = held.version, share, is_scored
         with self._lock:
             if key in self._ready:
                 return self._ready[key]
-        weights = held.adapter.weights(self._sam, key[1])
+        weights = held.adapter.weights(self._sam, share, is_scored)
         with self._lock:
             self._ready[key] = weights
         return weights
@@ -204,14 +206,37 @@ class AdapterStore:
         return True
 
     def _path(self, name: str) -> Path:
-        """A file's name may be 255 bytes long; a label may be longer."""
-        safe = "".join(
-            c if c.isascii() and (c.isalnum() or c in "-_") else f"%{ord(c):x}" for c in name
-        )
-        if len(safe) > MAX_NAME:
-            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-            safe = f"{safe[:MAX_NAME]}-{digest}"
-        return self._folder / f"{safe}.safetensors"
+        return self._folder / file_name(name)
+
+
+def file_name(session: str) -> str:
+    """Of a session's file: it may be 255 bytes long, and a label may be longer."""
+    safe = "".join(
+        c if c.isascii() and (c.isalnum() or c in "-_") else f"%{ord(c):x}" for c in session
+    )
+    if len(safe) > MAX_NAME:
+        digest = hashlib.sha256(session.encode()).hexdigest()[:16]
+        safe = f"{safe[:MAX_NAME]}-{digest}"
+    return f"{safe}.safetensors"
+
+
+def saved_shares(folder: Path, session: str, version: str) -> tuple[float, ...] | None:
+    """How much of what a session learned answers a click, by the stage of an object.
+
+    Args:
+        folder: Where adapters are kept; those of promoted bases lie in folders inside of it.
+        session: Its name.
+        version: Of its weights, as the journal has them; a file of other ones says nothing.
+
+    Returns:
+        A share in [0, 1] for each stage; None where there is no such file.
+    """
+    name = file_name(session)
+    for path in (folder / name, *folder.glob(f"*/{name}")):
+        metadata = _metadata_of(path)
+        if metadata.get("version") == version:
+            return tuple(float(share) for share in json.loads(metadata.get("shares", "[]")))
+    return None
 
 
 def _metadata_of(path: Path) -> dict[str, str]:

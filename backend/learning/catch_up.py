@@ -35,6 +35,8 @@ class CatchUp:
         """
         self._log.read()
         adapters = self._log.adapters
+        for name in self._log.index.ended:
+            adapters.drop(name)
         behind = {
             project_id
             for name, (project_id, version) in self._log.index.versions.items()

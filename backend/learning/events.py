@@ -7,7 +7,7 @@ version of the weights that it led to, so that a difference shows where it begin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, TypeVar
 
 from adaptation.journal import EventRecord, Journal
@@ -114,6 +114,19 @@ class Forgot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """Somebody had a session begin anew: what it had learned is gone.
+
+    Args:
+        session: Its name.
+        version: Of the weights before.
+    """
+
+    session: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
     """Sessions were merged into a start for the project's next ones.
 
@@ -126,6 +139,7 @@ class Merged:
         merged_iou: On objects of these sessions.
         frozen_iou: The base decoder's on the same.
         n_tried: Objects that both were tried on.
+        is_scored: Whether first clicks without a share of the mean are answered by its scores.
     """
 
     sessions: tuple[str, ...]
@@ -136,15 +150,17 @@ class Merged:
     merged_iou: float
     frozen_iou: float
     n_tried: int
+    is_scored: bool = False
 
 
-SessionEvent = Began | Learned | IdleTrained | Forgot | Merged
+SessionEvent = Began | Learned | IdleTrained | Forgot | Ended | Merged
 
 KINDS: Mapping[str, type[SessionEvent]] = {
     "session_began": Began,
     "learned": Learned,
     "thought": IdleTrained,
     "forgot": Forgot,
+    "session_ended": Ended,
     "sessions_merged": Merged,
 }
 """Kinds of the journal's events."""
@@ -189,9 +205,13 @@ def read_passed_over(journal: Journal) -> Iterator[tuple[int, int]]:
 def _parsed(event: EventRecord) -> SessionEvent | None:
     """None for other kinds, and for events of a Strop that kept less."""
     kind = KINDS.get(event.kind)
-    if kind is None or {field.name for field in fields(kind)} - event.payload.keys():
+    if kind is None:
         return None
-    return kind(**{f.name: _frozen(event.payload[f.name]) for f in fields(kind)})
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    if needed - event.payload.keys():
+        return None
+    known = (field.name for field in fields(kind) if field.name in event.payload)
+    return kind(**{name: _frozen(event.payload[name]) for name in known})
 
 
 def _frozen(value: Any) -> Any:

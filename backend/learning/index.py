@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-from backend.learning.events import RECENT, Began, Forgot, Learned, Merged, SessionEvent
+from backend.learning.events import RECENT, Began, Ended, Forgot, Learned, Merged, SessionEvent
 from backend.learning.names import start_of
 
 
@@ -22,6 +22,7 @@ class SessionIndex:
         standing: Project and submission entry of every annotation that sessions know.
         settled: By submission entry, the positions of its regions that were trained on or can
             never be: each object is remembered by itself, so that one that failed is found again.
+        ended: Sessions that were to begin anew and have not yet: nothing of them answers.
     """
 
     decoder_id: str
@@ -32,18 +33,24 @@ class SessionIndex:
     )
     standing: dict[str, tuple[str, int]] = field(default_factory=dict)
     settled: defaultdict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    ended: set[str] = field(default_factory=set)
+    _learned_by: dict[str, set[str]] = field(default_factory=dict)
     _elsewhere: set[str] = field(default_factory=set)
 
     def clear(self) -> None:
         """Know nothing any more: all events will be noted again."""
         for known in (self.versions, self.tallies, self.recent, self.standing, self.settled):
             known.clear()
-        self._elsewhere.clear()
+        for names in (self.ended, self._learned_by, self._elsewhere):
+            names.clear()
 
     def note(self, project_id: str, event: SessionEvent) -> None:
         """Take one more event into account."""
         if isinstance(event, Merged):
             self._note_merged(project_id, event)
+            return
+        if isinstance(event, Ended):
+            self._note_ended(project_id, event)
             return
         if isinstance(event, Began):
             self._note_began(project_id, event)
@@ -67,6 +74,7 @@ class SessionIndex:
             self._elsewhere.add(event.session)
             return
         self._elsewhere.discard(event.session)
+        self.ended.discard(event.session)
         if event.start != "saved":
             self.tallies[project_id].pop(event.session, None)
 
@@ -80,10 +88,21 @@ class SessionIndex:
     def _note_learned(self, project_id: str, event: Learned) -> None:
         self.settle(event.submission_seq, event.position)
         self.standing[event.annotation_id] = (project_id, event.submission_seq)
+        self._learned_by.setdefault(event.session, set()).add(event.annotation_id)
         if event.skipped is None and event.session not in self._elsewhere:
             tally = self.tallies[project_id]
             tally[event.session] = tally.pop(event.session, 0) + 1
             self.recent[project_id].append(event)
+
+    def _note_ended(self, project_id: str, event: Ended) -> None:
+        self.versions.pop(event.session, None)
+        self.tallies[project_id].pop(event.session, None)
+        for annotation_id in self._learned_by.pop(event.session, set()):
+            self.standing.pop(annotation_id, None)
+        kept = [e for e in self.recent[project_id] if e.session != event.session]
+        self.recent[project_id].clear()
+        self.recent[project_id].extend(kept)
+        self.ended.add(event.session)
 
     def _note_forgot(self, project_id: str, event: Forgot) -> None:
         self.standing.pop(event.annotation_id, None)

@@ -20,11 +20,17 @@ class Learning(Protocol):
     def weights(self, project_id: str, label: str, task_id: str) -> tuple[WeightsAt, str]:
         """The weights that answer clicks, and their version; called on the way of every click."""
 
+    def n_learned(self, project_id: str, label: str, task_id: str) -> int:
+        """Objects that the session which answers has learned from; 0 where nobody here knows."""
+
     def clicked(self, image: TaskImage, identity: ImageIdentity) -> None:
         """A click on an image was answered; returns at once."""
 
     def finished(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
         """A submission is in the journal and linked; runs behind the reply."""
+
+    def asked(self) -> None:
+        """The journal holds something that is asked of sessions; returns at once."""
 
     def stop(self, timeout_s: float) -> None:
         """End what runs in the background."""
@@ -41,11 +47,18 @@ class NoLearning:
         """The base weights, version ""."""
         return base_weights, ""
 
+    def n_learned(self, project_id: str, label: str, task_id: str) -> int:
+        """None."""
+        return 0
+
     def clicked(self, image: TaskImage, identity: ImageIdentity) -> None:
         """Nothing to learn from."""
 
     def finished(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
         """Nothing to learn from."""
+
+    def asked(self) -> None:
+        """There are no sessions."""
 
     def stop(self, timeout_s: float) -> None:
         """Nothing runs."""

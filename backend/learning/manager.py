@@ -1,7 +1,7 @@
 """Where sessions are trained: every call that changes one is written down before it shows.
 
-Used by the one thread that learns, but for :meth:`SessionManager.weights` and
-:meth:`SessionManager.is_at_rest`, which any thread may call.
+Used by the one thread that learns, but for :meth:`SessionManager.weights`,
+:meth:`SessionManager.n_learned` and :meth:`SessionManager.is_at_rest`, which any thread may call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from adaptation.journal import Link, SubmissionRecord
 from adaptation.learning.learner import ObjectReport
 from adaptation.learning.settings import LearnerSettings
 from adaptation.predictor.interactive import WeightsAt
-from backend.learning.events import Began, Forgot, IdleTrained, Learned, Start
+from backend.learning.events import Began, Ended, Forgot, IdleTrained, Learned, Start
 from backend.learning.merging import Merger
 from backend.learning.names import Scope, session_name, start_of
 from backend.learning.objects import LinkedObject, ReplayContext
@@ -106,6 +106,11 @@ class SessionManager:
         name = session_name(self._options.scope, project_id, label, task_id)
         return self._log.adapters.weights(name, start_of(project_id))
 
+    def n_learned(self, project_id: str, label: str, task_id: str) -> int:
+        """Objects that a session has learned from and not un-learned.  Any thread may ask."""
+        name = session_name(self._options.scope, project_id, label, task_id)
+        return self._log.index.tallies.get(project_id, {}).get(name, 0)
+
     # Training ----------------------------------------------------------------------------------
 
     def train_on(self, submission: SubmissionRecord, link: Link) -> None:
@@ -115,6 +120,8 @@ class SessionManager:
             StropError: The region cannot be trained on; the session stays as it was.
         """
         if link.request_id is None or self._log.index.knows(link.submission_seq, link.position):
+            return
+        if self._log.pass_over_in_pause(submission.project_id, link):
             return
         try:
             linked = self._context.reader.linked(submission, link.position, link.request_id)
@@ -138,7 +145,7 @@ class SessionManager:
 
     def train_idle(self, should_stop: Callable[[], bool]) -> bool:
         """One stretch of idle training in the session used last; False: none can gain by it."""
-        able = [opened for opened in self._open.values() if opened.may_train_idle]
+        able = [opened for opened in self._open.values() if self._may_train_idle(opened)]
         if not able:
             return False
         opened = max(able, key=lambda o: self._log.adapters.used_at(o.name))
@@ -154,7 +161,19 @@ class SessionManager:
     def is_at_rest(self) -> bool:
         """Whether no session may gain anything, and no start is due; any thread may ask."""
         opened = tuple(self._open.values())
-        return not self._to_merge and not any(session.may_train_idle for session in opened)
+        return not self._to_merge and not any(map(self._may_train_idle, opened))
+
+    def _may_train_idle(self, opened: _OpenSession) -> bool:
+        return opened.may_train_idle and opened.project_id not in self._log.paused
+
+    def end(self, name: str, project_id: str, version: str) -> None:
+        """Have a session begin anew, as if it had never learned.
+
+        Raises:
+            StoreError: The journal fails; the session stays as it was saved last.
+        """
+        self._open.pop(name, None)
+        self._log.end(project_id, Ended(session=name, version=version))
 
     def rewritten(self, annotation_id: str, newest_seq: int | None) -> None:
         """Un-learn an annotation unless sessions know its newest version already.
@@ -167,8 +186,11 @@ class SessionManager:
         if known is not None and known[1] != newest_seq:
             self.unlearn(annotation_id)
 
-    def unlearn(self, annotation_id: str) -> None:
+    def unlearn(self, annotation_id: str) -> int:
         """Un-learn an annotation in every session that knows it.
+
+        Returns:
+            Objects un-learned; 0 where no session knows it, or it is too old.
 
         Raises:
             StoreError: The journal fails; asked again, it goes on.
@@ -176,14 +198,14 @@ class SessionManager:
         standing = self._log.index.standing
         known = standing.get(annotation_id)
         if known is None:
-            return
+            return 0
         try:
-            self._unlearn(known[0], annotation_id)
+            return self._unlearn(known[0], annotation_id)
         except BaseException:
             standing[annotation_id] = known
             raise
 
-    def _unlearn(self, project_id: str, annotation_id: str) -> None:
+    def _unlearn(self, project_id: str, annotation_id: str) -> int:
         n_unlearned = 0
         for opened in list(self._open.values()):
             with self._whole(opened):
@@ -192,16 +214,16 @@ class SessionManager:
                     event = _forgot(opened.name, annotation_id, n_objects, opened.session)
                     self._publish(opened, event)
             n_unlearned += n_objects
-        if not n_unlearned:
-            self._unlearn_older(project_id, annotation_id)
+        return n_unlearned or self._unlearn_older(project_id, annotation_id)
 
-    def _unlearn_older(self, project_id: str, annotation_id: str) -> None:
+    def _unlearn_older(self, project_id: str, annotation_id: str) -> int:
         """Un-learn what sessions were trained on before they were opened last."""
         events = self._log.events(project_id)
         if sum(isinstance(event, Learned) for event in events) > MAX_REBUILT:
             logger.warning("annotation %s stays learned: it is too old", annotation_id)
             self._log.index.standing.pop(annotation_id)
-            return
+            return 0
+        n_unlearned = 0
         rebuilt = rebuild_project(self._context, project_id, events)
         for name, session in rebuilt.sessions.items():
             n_objects = session.unlearn(annotation_id, self._context.pause)
@@ -209,6 +231,8 @@ class SessionManager:
                 self._open.pop(name, None)
                 event = _forgot(name, annotation_id, n_objects, session)
                 self._log.publish(project_id, event, session.adapter)
+            n_unlearned += n_objects
+        return n_unlearned
 
     # Open sessions -------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ only where it does not lose against the base decoder on objects of these session
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -124,13 +124,14 @@ class Merger:
         names = [name for name, _ in known]
         weights = [tally[name] for name in names]
         mean = mean_of([adapter for _, adapter in known], weights)
-        merged = replace(mean, shares=ScaleSelector(self._settings.trust, mean).shares())
+        merged = ScaleSelector(self._settings.trust, mean).applied(mean)
         objects = self._objects(project_id, names)
         merged_iou, frozen_iou = self._mean_iou(objects, merged), self._mean_iou(objects, None)
         return merged, Merged(
             sessions=tuple(names),
             weights=tuple(weights),
             shares=merged.shares,
+            is_scored=merged.is_scored,
             version=merged.version,
             is_used=bool(objects) and merged_iou >= frozen_iou,
             merged_iou=merged_iou,

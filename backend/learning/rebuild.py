@@ -18,7 +18,15 @@ from pydantic import TypeAdapter, ValidationError
 from adaptation.errors import InputError, StropError
 from adaptation.learning.adapter import Adapter
 from adaptation.learning.settings import LearnerSettings
-from backend.learning.events import Began, Forgot, IdleTrained, Learned, Merged, SessionEvent
+from backend.learning.events import (
+    Began,
+    Ended,
+    Forgot,
+    IdleTrained,
+    Learned,
+    Merged,
+    SessionEvent,
+)
 from backend.learning.merging import mean_of
 from backend.learning.objects import ReplayContext
 from backend.learning.session import LearningSession
@@ -71,6 +79,9 @@ class Rebuilder:
             self._pause()
             if isinstance(event, Merged):
                 self._merge(found, event)
+            elif isinstance(event, Ended):
+                found.sessions.pop(event.session, None)
+                found.differences.pop(event.session, None)
             else:
                 self._repeat_guarded(found, project_id, event)
                 if number in last_of_opening and event.session in found.sessions:
@@ -141,7 +152,8 @@ class Rebuilder:
             found.start = None
             return
         adapters = [found.sessions[name].adapter for name in event.sessions]
-        found.start = dataclasses.replace(mean_of(adapters, event.weights), shares=event.shares)
+        mean = mean_of(adapters, event.weights)
+        found.start = dataclasses.replace(mean, shares=event.shares, is_scored=event.is_scored)
 
 
 def rebuild_project(
@@ -160,7 +172,7 @@ def _last_of_opening(events: Iterable[SessionEvent]) -> set[int]:
     last: dict[str, int] = {}
     over: set[int] = set()
     for number, event in enumerate(events):
-        if isinstance(event, Merged):
+        if isinstance(event, Merged | Ended):
             continue
         if isinstance(event, Began) and event.session in last:
             over.add(last[event.session])

@@ -29,10 +29,12 @@ from adaptation.types import Embedding
 from backend.embeddings.encoder import Encoder
 from backend.images.loader import ImageIdentity, TaskImage
 from backend.learning.adapter_store import AdapterStore
+from backend.learning.carry_out import SessionCommands
 from backend.learning.catch_up import CatchUp
 from backend.learning.manager import OnlineOptions, SessionManager
 from backend.learning.objects import ObjectReader, ReplayContext
 from backend.learning.session_log import SessionLog
+from backend.metrics import Metrics
 from backend.threads import lower_priority
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,10 @@ MAX_IMAGES = 256
 """Images of the last clicks of which it is known where they are read from."""
 
 
+_Due = tuple[SubmissionRecord, Sequence[Link]] | tuple[()]
+"""A submission with its links; an empty one: something was asked of sessions."""
+
+
 class OnlineLearning:
     """A :class:`~backend.learning.interface.Learning`, one learner a session.  Thread-safe.
 
@@ -62,6 +68,7 @@ class OnlineLearning:
         journal: Where everything that changes a session goes.
         settings: How sessions learn.
         options: How sessions are kept.
+        metrics: Told of what is learned; None: nobody is.
     """
 
     def __init__(
@@ -71,11 +78,13 @@ class OnlineLearning:
         journal: Journal,
         settings: LearnerSettings,
         options: OnlineOptions,
+        metrics: Metrics | None = None,
     ) -> None:
         self._images = images
+        self._metrics = Metrics() if metrics is None else metrics
         self._at_work, self._n_due = 0, 1  # the first thing due is what was missed
         self._quiet = threading.Condition()
-        self._due: queue.SimpleQueue[tuple[SubmissionRecord, Sequence[Link]] | None]
+        self._due: queue.SimpleQueue[_Due | None]
         self._due = queue.SimpleQueue()
         self._is_stopping = threading.Event()
         self._journal, self._missed = journal, _Again(*MISSED_WAITS_S)
@@ -85,9 +94,10 @@ class OnlineLearning:
             sam, options.folder, max_sessions=options.max_sessions, ttl_s=options.ttl_s
         )
         """What sessions answer with."""
-        log = SessionLog(journal, self.adapters, sam.decoder_id)
+        log = SessionLog(journal, self.adapters, sam.decoder_id, self._metrics)
         self._manager = SessionManager(context, log, settings, options)
         self._catch_up = CatchUp(context, log, self._manager)
+        self._commands = SessionCommands(log, self._manager)
         self._n_threads = torch.get_num_threads()
         self._thread = threading.Thread(target=self._run, name="learning", daemon=True)
         self._thread.start()
@@ -110,6 +120,10 @@ class OnlineLearning:
         """The session's weights as they stand, and their version."""
         return self._manager.weights(project_id, label, task_id)
 
+    def n_learned(self, project_id: str, label: str, task_id: str) -> int:
+        """Objects that the session has learned from and not un-learned."""
+        return self._manager.n_learned(project_id, label, task_id)
+
     def clicked(self, image: TaskImage, identity: ImageIdentity) -> None:
         """Remember where the image came from; returns at once."""
         self._images.seen(image, identity)
@@ -118,9 +132,17 @@ class OnlineLearning:
 
     def finished(self, submission: SubmissionRecord, links: Sequence[Link]) -> None:
         """Have the session trained on it, or un-learn it; returns at once."""
+        self._put((submission, links))
+
+    def _put(self, due: _Due) -> None:
         with self._quiet:
             self._n_due += 1
-        self._due.put((submission, links))
+            self._metrics.learning_queue.set(self._n_due)
+        self._due.put(due)
+
+    def asked(self) -> None:
+        """Have done what people asked, behind what was submitted before; returns at once."""
+        self._put(())
 
     def stop(self, timeout_s: float) -> None:
         """End learning; what was not trained on yet is caught up with at the next start."""
@@ -139,23 +161,34 @@ class OnlineLearning:
         torch.set_num_threads(self._n_threads)
         lower_priority(LEARNING_NICENESS)
         self._lasting("make sessions again", self._catch_up.rebuild_missing)
+        self._carry_out()
         self._look_for_missed()
         self._done()
         while not self._is_stopping.is_set():
             if self._missed.is_due():
+                self._carry_out()
                 self._look_for_missed()
             try:
                 is_over = not self._merge_or_train_idle()
                 due = self._due.get(block=is_over, timeout=self._missed.left_s())
             except queue.Empty:
                 continue
-            if due is not None:
+            if due is None:
+                continue
+            if due:
                 self._learn(*due)
-                self._done()
+            else:
+                self._carry_out()
+            self._done()
 
     def _done(self) -> None:
         with self._quiet:
             self._n_due -= 1
+            self._metrics.learning_queue.set(self._n_due)
+
+    def _carry_out(self) -> None:
+        """Do what people asked, all of it; what fails is asked again with what was missed."""
+        self._lasting("do what was asked of sessions", self._commands.carry_out)
 
     def _look_for_missed(self) -> None:
         """Train on what the journal holds and was never learned: missed, or failed since."""

@@ -208,7 +208,7 @@ def _submission(
         event=event,
         annotation_id=fields.identifier(annotation.get("id"), f"{name}.id"),
         project_id=project_id or _project_id(annotation.get("project")),
-        task_id=_optional_id(annotation.get("task")) or _optional_id(data.get("id")),
+        task_id=_task_id(annotation, data, name),
         annotator=_optional_id(annotation.get("completed_by")),
         created_at=_optional_text(annotation.get("created_at")),
         updated_at=_optional_text(annotation.get("updated_at")),
@@ -216,6 +216,16 @@ def _submission(
         was_cancelled=annotation.get("was_cancelled") is True,
         regions=parse_regions(result, f"{name}.result", _of_task(config, data)),
     )
+
+
+def _task_id(annotation: Mapping[str, Any], task: Mapping[str, Any], name: str) -> str:
+    """The annotation's task: as it says itself, or as the report says beside it.
+
+    Raises:
+        ProtocolError: Neither does, so that nothing could ever be linked to the annotation.
+    """
+    named, beside = annotation.get("task"), task.get("id")
+    return _optional_id(named) or _optional_id(beside) or fields.identifier(named, f"{name}.task")
 
 
 def _task_data(report: Mapping[str, Any], annotation: object) -> Mapping[str, Any]:

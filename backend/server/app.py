@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 from adaptation.errors import ImageError, InputError, ModelError, StoreError, StropError
 from backend.insights.insights import Insights
 from backend.label_studio.client import LabelStudioError
-from backend.server import insights, routes
+from backend.server import insights, metrics, routes
 from backend.server.password import PasswordCheck
 from backend.service.service import BusyError, SegmentationService
 from backend.settings import Settings
@@ -48,7 +48,10 @@ def create_app(settings: Settings, service: SegmentationService | None = None) -
     app.config["MAX_CONTENT_LENGTH"] = int(settings.server.max_request_mb * 1e6)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["strop"] = build_service(settings) if service is None else service
+    metrics.count_requests(app, app.extensions["strop"].metrics)
     app.register_blueprint(routes.blueprint)
+    if settings.metrics.is_on:
+        app.register_blueprint(metrics.blueprint)
     if settings.insights.is_on:
         app.extensions["strop-insights"] = cache(partial(_insights_of, settings, app))
         app.register_blueprint(insights.blueprint)

@@ -16,6 +16,7 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 
 from adaptation.errors import StropError
+from backend.metrics import forget_process, share_between_processes
 from backend.server.allocator import share_arenas, start_trimming
 from backend.server.app import create_app
 from backend.server.buffering import worker_for
@@ -36,6 +37,7 @@ FAILED_TO_LOAD = (3, 4)
 
 
 class _Worker(Protocol):
+    pid: int
     cfg: Any
     app: GunicornApplication
 
@@ -71,6 +73,7 @@ class GunicornApplication(BaseApplication):
             "graceful_timeout": server.graceful_timeout_s + CLOSE_TIMEOUT_S,
             "post_fork": _shorten_grace,
             "worker_exit": _close_service,
+            "child_exit": _forget_worker,
             "logger_class": _PropagatingLogger,
             "proc_name": "strop",
             "control_socket_disable": True,
@@ -104,6 +107,7 @@ def serve(settings: Settings) -> NoReturn:
     """
     lock_folder(settings.data_dir)  # held until this process and its worker have ended
     check_port(settings.server.host, settings.server.port)
+    share_between_processes(settings.metrics_dir)
     parent = os.getpid()
     try:
         GunicornApplication(settings).run()
@@ -118,6 +122,11 @@ def serve(settings: Settings) -> NoReturn:
 def _shorten_grace(server: Any, worker: _Worker) -> None:
     """The worker stops waiting for requests before the parent stops waiting for the worker."""
     worker.cfg.set("graceful_timeout", server.cfg.graceful_timeout - CLOSE_TIMEOUT_S)
+
+
+def _forget_worker(server: Any, worker: _Worker) -> None:
+    """What a worker that has ended still had in its queues counts no more."""
+    forget_process(worker.pid)
 
 
 def _close_service(server: Any, worker: _Worker) -> None:

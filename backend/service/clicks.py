@@ -26,6 +26,7 @@ from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
 from backend.images.loader import TaskImage
 from backend.learning.interface import Learning
+from backend.metrics import Metrics
 from backend.protocol import (
     AnswerStyle,
     Clicked,
@@ -46,6 +47,7 @@ from backend.service.records import (
     Outcome,
     compressed,
     interaction_record,
+    trace_attributes,
 )
 from backend.service.request_queue import NewestWinsQueue, Slots
 from backend.service.stopwatch import Stopwatch
@@ -119,6 +121,16 @@ class ServedModel:
         """Name and digest of the model: "compact-0a1b2c3d"."""
         return f"{self.sam.model_id}-{self.sam.decoder_id[:8]}"
 
+    def version_for(self, place: Place) -> str:
+        """The same with what was learned: "compact-0a1b2c3d, learned from 37 objects".
+
+        For answers to clicks alone, which Label Studio hands on and does not keep: the version of
+        stored predictions is a key there.
+        """
+        count = self.learning.n_learned(place.project_id, place.label, place.task_id)
+        learned = f", learned from {count} object{'s' * (count > 1)}" if count else ""
+        return f"{self.version}{learned}"
+
 
 class ClickHandler:
     """Answers clicks.  Safe to share between threads.
@@ -132,6 +144,7 @@ class ClickHandler:
         link_late: Called when a click came to the journal after the submission of its mask.
         keeper: Keeps the images that were clicked on; None: they are not kept.
         options: How clicks are answered.
+        metrics: Told of every click.
     """
 
     def __init__(
@@ -145,12 +158,14 @@ class ClickHandler:
         link_late: Callable[[], None],
         keeper: AlbumWriter | None,
         options: ClickOptions,
+        metrics: Metrics,
     ) -> None:
         self.served = served
         """Replaced as a whole: clicks in work finish with what they began with."""
         self._encoder, self._journal = encoder, journal
         self._memory, self._ahead = memory, ahead
         self._link_late, self._keeper, self._options = link_late, keeper, options
+        self._metrics = metrics
         self._turns, self._slots = NewestWinsQueue(), Slots(options.decodes)
 
     def answer(
@@ -171,9 +186,11 @@ class ClickHandler:
                 if result is None:
                     rendered = render_nothing(request, served.version)
                 else:
-                    rendered = self._render(request, job, result, served.version)
+                    rendered = self._render(request, job, result, served.version_for(job.key.place))
         if result is not None:
             self._follow_up(served, job, result)
+        self._metrics.click_took(watch.stages_ms())
+        watch.tell(trace_attributes(job, result))
         _log(job, result, watch)
         return rendered
 
@@ -258,6 +275,7 @@ class ClickHandler:
         record = interaction_record(job, served.sam, watch, outcome, result)
         with watch.stage("journal"):
             receipt = self._journal.append_interaction(record)
+        self._metrics.clicks.labels(outcome.replace(" ", "_")).inc()
         if receipt.needs_link:
             self._link_late()
 

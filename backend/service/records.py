@@ -233,3 +233,18 @@ def parse_time(text: str | None) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return time if time.year in SENSIBLE_YEARS else None
+
+
+def trace_attributes(job: ClickJob, result: ClickResult | None) -> dict[str, str | int | float]:
+    """What a trace tells of a click: numbers and ids, no label and no file."""
+    place = job.key.place
+    told: dict[str, str | int | float] = {
+        "strop.request_id": job.request_id,
+        "strop.project_id": place.project_id,
+        "strop.task_id": place.task_id,
+        "strop.clicks": len(job.prompt.clicks),
+    }
+    if result is not None:
+        told["strop.predicted_iou"] = result.answer.predicted_iou
+        told["strop.adapter_version"] = result.adapter_version
+    return told

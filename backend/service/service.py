@@ -15,8 +15,11 @@ from adaptation.predictor.interactive import InteractivePredictor
 from backend.embeddings.encoder import Encoder
 from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
+from backend.insights.keeper import RowKeeper
 from backend.label_studio.client import LabelStudioClient
+from backend.learning.commands import SessionCommand, ask
 from backend.learning.interface import Learning, NoLearning
+from backend.metrics import Metrics
 from backend.proposals.online import OnlineProposals
 from backend.protocol import (
     MAX_MASK_PIXELS,
@@ -32,6 +35,7 @@ from backend.service.missed import MissedAnnotations
 from backend.service.patience import BusyError, Patience
 from backend.service.stopwatch import Stopwatch
 from backend.service.submissions import SubmissionHandler
+from backend.traces import NoTraces, Traces
 
 __all__ = ["BusyError", "SegmentationService"]
 
@@ -55,6 +59,9 @@ class SegmentationService:
         proposals: Proposes regions in opened tasks; None: nothing is proposed.
         max_pixels: Of an image; submitted masks of larger ones are not decoded.
         client: Tells what was submitted while nobody listened; None: nobody is asked.
+        metrics: Told of clicks, submissions and what serves; None: nobody is.
+        traces: Told of every request to predict; None: nobody is.
+        rows: Keeps the insights up to date; the service starts and stops it.
     """
 
     def __init__(
@@ -73,7 +80,13 @@ class SegmentationService:
         proposals: OnlineProposals | None = None,
         max_pixels: int = MAX_MASK_PIXELS,
         client: LabelStudioClient | None = None,
+        metrics: Metrics | None = None,
+        traces: Traces | None = None,
+        rows: RowKeeper | None = None,
     ) -> None:
+        self._traces = NoTraces() if traces is None else traces
+        self.metrics = Metrics() if metrics is None else metrics
+        """What is counted of this service."""
         learning = learning or NoLearning()
         self._journal, self._intake, self._ahead = journal, intake, ahead
         self._learning, self._keeper, self._memory = learning, keeper, memory
@@ -85,6 +98,7 @@ class SegmentationService:
             learning,
             max_pixels,
             None if proposals is None else proposals.finished,
+            self.metrics,
         )
         self._clicks = ClickHandler(
             served=ServedModel(interaction=interaction, learning=learning),
@@ -95,7 +109,9 @@ class SegmentationService:
             link_late=self._submissions.take_up,
             keeper=keeper,
             options=options or ClickOptions(),
+            metrics=self.metrics,
         )
+        self._tell_what_serves()
         self._submissions.take_up()
         self._missed: MissedAnnotations | None = None
         if client is not None:
@@ -105,6 +121,9 @@ class SegmentationService:
         self._max_waiting = max_waiting
         self._places = threading.BoundedSemaphore(max_waiting)
         self._watcher: BaseWatcher | None = None
+        self._rows = rows
+        if rows is not None:
+            rows.start()
 
     @property
     def model_version(self) -> str:
@@ -121,6 +140,11 @@ class SegmentationService:
         """What is kept of everything; for reading."""
         return self._journal
 
+    @property
+    def is_spooling(self) -> bool:
+        """Whether clicks and submissions are kept, but not in the journal yet."""
+        return self._intake.is_spooling
+
     def swap(self, served: ServedModel, timeout_s: float = 10.0) -> None:
         """Answer with another base decoder from now on.
 
@@ -128,6 +152,7 @@ class SegmentationService:
         """
         before = self._learning
         self._clicks.served, self._learning = served, served.learning
+        self._tell_what_serves()
         self._submissions.learn_with(served.learning)
         before.stop(timeout_s)
 
@@ -162,7 +187,10 @@ class SegmentationService:
         Raises:
             StropError: See `adaptation.errors` for what becomes of each kind; BusyError.
         """
-        watch, patience = Stopwatch(), Patience(is_gone)
+        with self._traces.span("predict"):
+            return self._predict(body, Stopwatch(self._traces), Patience(is_gone))
+
+    def _predict(self, body: object, watch: Stopwatch, patience: Patience) -> dict[str, Any]:
         with watch.stage("parse"):
             request = parse_predict(body)
         if request.clicked is not None:
@@ -186,6 +214,15 @@ class SegmentationService:
         """
         self._submissions.receive(body)
 
+    def ask(self, command: SessionCommand) -> None:
+        """Ask something of a project's sessions; it is durable when this returns.
+
+        Raises:
+            StoreError: It cannot be kept.
+        """
+        ask(self._journal, command)
+        self._learning.asked()
+
     def drain(self, timeout_s: float = 60.0) -> None:
         """Wait until what was submitted is in the journal, linked, and handed to learning.
 
@@ -206,6 +243,8 @@ class SegmentationService:
             self._ahead.stop(timeout_s)
         if self._missed is not None:
             self._missed.stop(timeout_s)
+        if self._rows is not None:
+            self._rows.stop(timeout_s)
         self._intake.close(timeout_s)
         self._submissions.close()
         if self._proposals is not None:
@@ -215,19 +254,26 @@ class SegmentationService:
         if self._keeper is not None:
             self._keeper.stop()
         self._journal.close()
+        self._traces.stop(timeout_s)
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
         """Refuse a click at once when too many wait: health checks need threads too."""
         if not self._places.acquire(blocking=False):
+            self.metrics.clicks_refused.inc()
             raise BusyError(
                 f"{self._max_waiting} clicks are waiting already: click again in a moment, or "
                 "raise server.threads."
             )
         try:
-            yield
+            with self.metrics.click_in_progress():
+                yield
         finally:
             self._places.release()
+
+    def _tell_what_serves(self) -> None:
+        sam = self.served.sam
+        self.metrics.serves(sam.model_id, sam.decoder_id)
 
 
 def _config_problems(text: str) -> tuple[str, ...]:

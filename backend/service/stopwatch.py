@@ -6,15 +6,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from backend.traces import Attributes, NoTraces, Traces
+
 
 class Stopwatch:
     """Milliseconds by the name of the stage; for one thread.
 
     A stage that is entered inside of another one pauses the outer, so that the stages add up to
     no more than the total; one that is entered again goes on counting.
+
+    Args:
+        traces: Told of every stage; None: nobody is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, traces: Traces | None = None) -> None:
+        self._traces = NoTraces() if traces is None else traces
         self._started = self._last = time.perf_counter()
         self._stages: dict[str, float] = {}
         self._open: list[str] = []
@@ -26,10 +32,15 @@ class Stopwatch:
         self._stages.setdefault(name, 0.0)
         self._open.append(name)
         try:
-            yield
+            with self._traces.span(name):
+                yield
         finally:
             self._charge()
             self._open.pop()
+
+    def tell(self, attributes: Attributes) -> None:
+        """Say of what is measured what it is; traces show it."""
+        self._traces.tell(attributes)
 
     def total_ms(self) -> float:
         """Milliseconds since the stopwatch was made."""

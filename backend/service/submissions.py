@@ -19,6 +19,7 @@ from itertools import islice
 from adaptation.errors import InputError, ProtocolError, StoreError, StropError
 from adaptation.journal import Delivery, Journal, Receipt, SpoolingJournal, SubmissionRecord
 from backend.learning.interface import Learning
+from backend.metrics import Metrics
 from backend.protocol import MAX_MASK_PIXELS, WebhookKind, parse_webhook
 from backend.service.clicks import PromptState
 from backend.service.records import submission_record
@@ -45,6 +46,7 @@ class SubmissionHandler:
         learning: Learns from it.
         finished: Told of every submission behind the reply, once it is kept; None: nobody is.
         max_pixels: Of an image whose masks are decoded.
+        metrics: Told of every version that is new; None: nobody is.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class SubmissionHandler:
         learning: Learning,
         max_pixels: int = MAX_MASK_PIXELS,
         finished: Callable[[SubmissionRecord], None] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = Metrics() if metrics is None else metrics
         self._journal, self._intake = journal, intake
         self._memory, self._learning = memory, learning
         self._max_pixels = max_pixels
@@ -160,6 +164,7 @@ class SubmissionHandler:
             "" if receipt.is_new else "; it was known already",
         )
         if receipt.is_new:
+            self._metrics.submissions.labels(record.event).inc()
             links = self._journal.link(record) if receipt.needs_link else []
             self._learning.finished(record, links)
             if self._finished is not None:

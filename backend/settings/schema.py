@@ -385,6 +385,26 @@ class InsightsSettings(Section):
     )
 
 
+class MetricsSettings(Section):
+    """Numbers for machines."""
+
+    is_on: bool = Field(
+        default=True, description="GET /metrics for Prometheus; behind the same password."
+    )
+
+
+class TracesSettings(Section):
+    """Where the time of single clicks goes, for OpenTelemetry."""
+
+    endpoint: Annotated[OptionalText, AfterValidator(_is_address)] = Field(
+        default=None,
+        description="OTLP over HTTP, as http://collector:4318/v1/traces; empty: no traces.",
+    )
+    share: float = Field(
+        default=1.0, ge=0, le=1, description="Of all clicks, this share is traced."
+    )
+
+
 class Settings(Section):
     """All settings of `strop serve`; the defaults serve the embedded model on one machine."""
 
@@ -415,6 +435,8 @@ class Settings(Section):
     learning: LearningSettings = LearningSettings()
     proposals: ProposalSettings = ProposalSettings()
     insights: InsightsSettings = InsightsSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    traces: TracesSettings = TracesSettings()
 
     @property
     def models_dir(self) -> Path:
@@ -440,6 +462,11 @@ class Settings(Section):
     def insights_path(self) -> Path:
         """File of the rows behind the insights; derived, and may be deleted."""
         return self.data_dir / "insights.db"
+
+    @property
+    def metrics_dir(self) -> Path:
+        """Folder of the running server's numbers; emptied at its start."""
+        return self.data_dir / "metrics"
 
     @property
     def adapters_dir(self) -> Path:

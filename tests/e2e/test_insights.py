@@ -7,6 +7,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from werkzeug.serving import make_server
 
 from adaptation.storage.album import Album
 from backend.server.app import create_app
+from backend.service.service import SegmentationService
 from tests.backend.insights.kit import SIZE, START, click_object, submit
+from tests.backend.learning_kit import draw, events_of, learning_service, rest, version_now
 from tests.backend.service_kit import journal_of, png, running_service, settings_for
 from tests.e2e.browser import FOLDER, chromium_program, program
 
@@ -43,19 +46,30 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             taken = f"{name}-r{len(widths) - 1}"
             submit(journal, f"{100 + number}", [(taken, 40)], task=task, at=at + timedelta(hours=1))
     url = {"label_studio__public_urls": "http://127.0.0.1:8080"}
-    with running_service(folder) as service:
-        server = make_server("127.0.0.1", 0, create_app(settings_for(folder, **url), service))
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_service(folder) as service, served(service, folder, **url) as found:
+        yield found
+
+
+@contextmanager
+def served(service: SegmentationService, folder: Path, **changes: object) -> Iterator[str]:
+    """The address of a service's pages, for real."""
+    server = make_server("127.0.0.1", 0, create_app(settings_for(folder, **changes), service))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
         yield f"http://127.0.0.1:{server.server_port}"
+    finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
 def look(url: str, width: int, colours: str, screenshot: Path) -> dict[str, Any]:
-    command = [program("node", "nodejs"), str(FOLDER / "page.js")]
-    arguments = [chromium_program(), url, str(width), colours, str(screenshot)]
+    return run("page.js", url, str(width), colours, str(screenshot))
+
+
+def run(script: str, *arguments: str) -> dict[str, Any]:
+    command = [program("node", "nodejs"), str(FOLDER / script), chromium_program()]
     done = subprocess.run(
         [*command, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=300
     )
@@ -83,3 +97,30 @@ def test_the_page_is_drawn_and_fits(address: str, tmp_path: Path, width: int, co
         part = picture[y : y + h, x : x + w].astype(int)
         is_blue = part[..., 0] - part[..., 2] > 60
         assert is_blue.mean() > 0.002, "bars or a line in the accent colour"
+
+
+def test_forget_is_pressed_and_unlearned(tmp_path: Path) -> None:
+    with learning_service(tmp_path) as service:
+        draw(service, 0)
+        draw(service, 1)
+        rest(service)
+        before = version_now(service, tmp_path)
+        with served(service, tmp_path, learning__is_on=True) as address:
+            url = f"{address}/insights/project/1"
+            seen = run("press.js", url, "forget annotation 101", "Forget it", str(tmp_path))
+        rest(service)
+        assert seen["asked"] == "Forget annotation 101?"
+        assert len(seen["posts"]) == 1 and "annotation_id=101" in seen["posts"][0]
+        assert seen["errors"] == [] and seen["violations"] == []
+        assert all(request.startswith(address) for request in seen["requests"])
+        assert seen["scrollWidth"] <= 390 and seen["url"] == f"{url}#sessions"
+        assert version_now(service, tmp_path) != before
+    (forgot,) = events_of(tmp_path, "forgot")
+    assert forgot.payload["annotation_id"] == "101" and forgot.payload["n_objects"] == 1
+
+
+@pytest.mark.parametrize("address_of", ["/insights", "/insights/versions"])
+def test_the_other_pages_fit_too(address: str, tmp_path: Path, address_of: str) -> None:
+    seen = look(f"{address}{address_of}", 390, "light", tmp_path / "page.png")
+    assert seen["errors"] == [] and seen["violations"] == []
+    assert seen["scrollWidth"] <= 390

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 @click.option("--correct/--plain", default=None, help="Frozen masks are made to obey the clicks.")
 @click.option("--prompts", help="clicks, point, point+negative or box.")
 @click.option(
-    "--adapt", help="none; online; both: frozen beside online; seed: frozen beside the baseline."
+    "--adapt",
+    help="none; online; frozen beside what learns: both (all of it), weights, scores, "
+    "seed (the baseline).",
 )
+@click.option("--ablate", help="A part of the learner to leave out: scores, weights, trust, ...")
 @click.option("--learner", type=FILE, help="YAML file of the learner, see configs/learner.yaml.")
 @click.option("--think", type=int, help="Stretches of idle training after each object.")
 @click.option("--objects", type=int, help="Draw this many objects.")
@@ -101,7 +104,7 @@ def report_evaluation(evaluation: Evaluation, results: Sequence[ObjectResult]) -
     """Print the table; write JSON and plots."""
     from adaptation.simulation.metrics import table_metrics
     from adaptation.storage.provenance import command_line, provenance
-    from training.evaluation.plots import plot_table
+    from training.evaluation.plots import plot_along, plot_table
     from training.evaluation.report import make_report, render, write_json
     from training.evaluation.summary import ResultTable
 
@@ -113,5 +116,7 @@ def report_evaluation(evaluation: Evaluation, results: Sequence[ObjectResult]) -
     write_json(report, folder / "result.json")
     title = f"{evaluation.dataset.name}, {evaluation.sam.model_id}"
     plot_table(table, metrics, title, rules.target, folder)
+    if "adapted" in table.modes and rules.prompts == "clicks":
+        plot_along(report.along, title, folder / "along_stream.png")
     click.echo(render(report))
     click.echo(f"\n{folder}: result.json, results.jsonl, plots")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,23 @@ from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.simulation.annotator import CLICKERS, PROMPTS, Rules
 from training.evaluation.harness import Mode
 
-ADAPT = ("none", "online", "both", "seed")
+ADAPT = ("none", "online", "both", "weights", "scores", "seed")
+"""What is run: the frozen decoder, what learns, or both on the same objects.  `weights` learns the
+decoder's weights alone, `scores` only which of the masks offered for a lone click is meant."""
+
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    "scores": {"trust": {"scores": False}},
+    "weights": {"steps": 0, "think_steps": 0},
+    "trust": {"trust": {"is_on": False}},
+    "errors": {"trust": {"n_errors": 0.0}},
+    "replay": {"replay": 1, "batch": 1},
+    "correction": {"correction": {"is_on": False}},
+}
+"""Parts of the learner that can be left out, and the settings that do so."""
+
+LEFT_OUT = {"weights": ("scores",), "scores": ("weights",)}
+"""What `adapt` leaves out by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +50,7 @@ class EvaluateConfig:
     prompts: Annotated[str, one_of(PROMPTS)] = "clicks"
     correct: bool = True
     adapt: Annotated[str, one_of(ADAPT)] = "none"
+    ablate: Annotated[str, one_of(tuple(ABLATIONS))] = ""
     objects: int | None = 100
     seed: NonNegativeInt = 0
     orders: Count = 3
@@ -58,7 +76,15 @@ class EvaluateConfig:
             found.append("objects must be 1 or more, or empty for all of them")
         if self.cache_gb <= 0:
             found.append("cache_gb must be above 0; leave cache empty to cache nothing")
+        if self.ablate and self.adapt in ("none", "seed"):
+            found.append(
+                f"ablate leaves out a part of the learner, and adapt {self.adapt} has none"
+            )
         return found
+
+    def left_out(self) -> tuple[str, ...]:
+        """Parts of the learner that are left out."""
+        return (*LEFT_OUT.get(self.adapt, ()), *([self.ablate] if self.ablate else []))
 
     def rules(self) -> Rules:
         """How the annotator behaves."""
@@ -73,9 +99,9 @@ class EvaluateConfig:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """What is run."""
-        if self.adapt in ("both", "seed"):
-            return "frozen", "adapted"
-        return ("frozen",) if self.adapt == "none" else ("adapted",)
+        if self.adapt in ("none", "online"):
+            return ("frozen",) if self.adapt == "none" else ("adapted",)
+        return "frozen", "adapted"
 
     def options(self) -> dict[str, Any]:
         """Command-line options of everything that affects results and is not the default."""

@@ -16,7 +16,7 @@ from adaptation.learning.settings import LearnerSettings
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import Answer, Corrector, Encode
 from training.evaluation.baseline import SeedFactory, SeedSettings
-from training.evaluation.config import EvaluateConfig
+from training.evaluation.config import ABLATIONS, EvaluateConfig
 from training.runtime.config import load_config
 
 
@@ -91,4 +91,18 @@ def make_learners(config: EvaluateConfig) -> OnlineFactory | SeedFactory | None:
         return None
     if config.adapt == "seed":
         return SeedFactory(load_config(SeedSettings, config.learner))
-    return OnlineFactory(load_config(LearnerSettings, config.learner), config.think)
+    settings = load_config(LearnerSettings, config.learner)
+    for part in config.left_out():
+        settings = without(settings, part)
+    return OnlineFactory(settings, config.think)
+
+
+def without(settings: LearnerSettings, part: str) -> LearnerSettings:
+    """A learner's settings with one of :data:`~training.evaluation.config.ABLATIONS` left out."""
+    changes = {
+        name: dataclasses.replace(getattr(settings, name), **value)
+        if isinstance(value, Mapping)
+        else value
+        for name, value in ABLATIONS[part].items()
+    }
+    return dataclasses.replace(settings, **changes)

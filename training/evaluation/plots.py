@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from adaptation.simulation.metrics import Metric
+from training.evaluation.along import Along
+from training.evaluation.harness import Mode
 from training.evaluation.summary import ResultTable
 
 _COLOURS = {"frozen": "#8a8f98", "adapted": "#d1495b"}
@@ -62,6 +65,44 @@ def plot_stream(table: ResultTable, metric: Metric, title: str, path: Path) -> N
     axes.set_ylabel(f"{metric.name} so far (%)")
     axes.set_ylim(bottom=0)
     _save(figure, axes, path)
+
+
+PANELS = {
+    "clicks to 0.85": "clicks to IoU 0.85",
+    "first mask IoU": "IoU of the first mask (%)",
+    "corrections": "clicks after the first to the target",
+}
+"""Quantities that are drawn, and what is written above them."""
+
+
+def plot_along(report_along: Mapping[str, Mapping[Mode, Along]], title: str, path: Path) -> None:
+    """What an object cost by its place in the stream, with the range over the orders, as PNG.
+
+    Means of five neighbours are drawn: single objects differ too much to show a trend.
+    """
+    panels = [name for name in PANELS if name in report_along]
+    figure = Figure(figsize=(3.6 * len(panels), 3.4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for mode, along in report_along[name].items():
+            places = np.arange(1, len(along.mean) + 1)
+            mean, low, high = (_smooth(row) for row in (along.mean, along.low, along.high))
+            axes.plot(places, mean, color=_COLOURS[mode], label=mode)
+            axes.fill_between(places, low, high, color=_COLOURS[mode], alpha=0.2)
+        axes.set_title(PANELS[name], fontsize=10)
+        axes.set_xlabel("object of the stream")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=_DPI)
+
+
+def _smooth(row: Sequence[float]) -> NDArray[np.float64]:
+    """Means of each value and its two neighbours on either side, fewer at the ends."""
+    window = np.ones(5)
+    return np.asarray(
+        np.convolve(row, window, "same") / np.convolve(np.ones(len(row)), window, "same")
+    )
 
 
 def _canvas(title: str) -> tuple[Figure, Axes]:

@@ -11,6 +11,15 @@ from typing import Any
 from adaptation.simulation.metrics import Metric
 from adaptation.storage import files
 from adaptation.storage.provenance import rounded
+from training.evaluation.along import (
+    THINK_S,
+    Along,
+    Progress,
+    progress,
+    progress_lines,
+    quantities,
+    ranges,
+)
 from training.evaluation.harness import Mode
 from training.evaluation.statistics import Interval
 from training.evaluation.summary import Change, Estimate, Pace, ResultTable, Row, pace_of, rows_of
@@ -29,6 +38,8 @@ class Report:
         pace: Times and obedience, by mode.
         curves: mIoU after 1..n clicks, by mode.
         streams: Failure rate over the stream so far (mean over the orders), by its name and mode.
+        along: What objects cost by their place in the stream, by quantity and mode.
+        progress: Objects 1 to 5 against 11 to 20, by quantity.
     """
 
     identity: Mapping[str, Any]
@@ -37,6 +48,8 @@ class Report:
     pace: Mapping[Mode, Pace]
     curves: Mapping[Mode, Sequence[float]]
     streams: Mapping[str, Mapping[Mode, Sequence[float]]]
+    along: Mapping[str, Mapping[Mode, Along]]
+    progress: Mapping[str, Progress | None]
 
 
 def make_report(
@@ -47,6 +60,7 @@ def make_report(
 ) -> Report:
     """Sum a run up."""
     seed, has_groups = identity["streams"]["seed"], identity["data"]["has_groups"]
+    followed = quantities(table, identity["rules"]["target"])
     return Report(
         identity=identity,
         provenance=provenance,
@@ -54,6 +68,8 @@ def make_report(
         pace={mode: pace_of(table.all(mode)) for mode in table.modes},
         curves={mode: mean_curve(table, mode) for mode in table.modes},
         streams={m.name: learning_curves(table, m) for m in metrics if m.kind == "fr"},
+        along={name: ranges(of_modes) for name, of_modes in followed.items()},
+        progress={name: progress(of_modes) for name, of_modes in followed.items()},
     )
 
 
@@ -82,6 +98,15 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "pace": {mode: dataclasses.asdict(pace) for mode, pace in report.pace.items()},
         "curves": dict(report.curves),
         "streams": {name: dict(curves) for name, curves in report.streams.items()},
+        "along": {
+            name: {mode: dataclasses.asdict(each) for mode, each in of_modes.items()}
+            for name, of_modes in report.along.items()
+        },
+        "progress": {
+            name: None if each is None else dataclasses.asdict(each)
+            for name, each in report.progress.items()
+        },
+        "think_s": THINK_S,
     }
 
 
@@ -100,7 +125,9 @@ def _row_to_json(row: Row) -> dict[str, Any]:
 
 def render(report: Report) -> str:
     """The report as text: what was measured, the table, what clicks cost."""
-    return "\n".join([*_head(report), "", *_table(report), "", *_pace_lines(report)])
+    along = progress_lines(report.progress) if "adapted" in report.pace else []
+    parts = (_head(report), _table(report), _pace_lines(report), along)
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
 def _head(report: Report) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,26 +141,52 @@ class ResultTable:
         rows = [metric.per_object(*self.curves(mode, o)) for o in sorted(self._results[mode])]
         return metric.scale * np.stack(rows)
 
+    @property
+    def n_orders(self) -> int:
+        """Orders of the objects, the most of any mode."""
+        return max(len(orders) for orders in self._results.values())
+
     def stream_curves(self, mode: Mode, metric: Metric) -> Values:
         """The running mean of a metric along the stream of every order, `[orders, N]`."""
-        n_orders = max(len(orders) for orders in self._results.values())
-        return np.stack([self.stream_curve(mode, order, metric) for order in range(n_orders)])
+        in_streams = self.in_streams(mode, metric)
+        return np.asarray(in_streams.cumsum(axis=1) / np.arange(1, len(self.refs) + 1))
 
-    def stream_curve(self, mode: Mode, order: int, metric: Metric) -> Values:
-        """The running mean of a metric along the stream of an order, `[N]`.
+    def in_streams(self, mode: Mode, metric: Metric) -> Values:
+        """The metric of every object by its place in the stream of every order, `[orders, N]`.
 
         Frozen objects are put into the adapted stream's order, so that both can be compared;
         sessions are interleaved, as if their annotators worked side by side.
         """
-        guide = self._results.get("adapted", self._results[mode])
-        slots = guide[order if order in guide else min(guide)]
-        stream = sorted(self.refs, key=lambda r: (slots[r].slot.position, slots[r].slot.session))
+        return self._in_streams(
+            mode, lambda order: metric.scale * metric.per_object(*self.curves(mode, order))
+        )
+
+    def seconds_in_streams(self, mode: Mode, think_s: float) -> Values:
+        """Seconds that every object took, likewise: its clicks, measured, and thinking for each."""
         of_mode = self._results[mode]
-        known = order if order in of_mode else min(of_mode)
-        per_object = metric.scale * metric.per_object(*self.curves(mode, known))
-        value_of = dict(zip(self.refs, per_object, strict=True))
-        in_stream = np.array([value_of[ref] for ref in stream])
-        return np.asarray(in_stream.cumsum() / np.arange(1, len(stream) + 1))
+        return self._in_streams(
+            mode,
+            lambda order: np.array(
+                [
+                    sum(of_mode[order][ref].click_s) + think_s * len(of_mode[order][ref].click_s)
+                    for ref in self.refs
+                ]
+            ),
+        )
+
+    def _in_streams(self, mode: Mode, per_object: Callable[[int], Values]) -> Values:
+        """Values of the sorted objects, put into the order of each stream."""
+        guide, of_mode = self._results.get("adapted", self._results[mode]), self._results[mode]
+        rows = []
+        for order in range(self.n_orders):
+            slots = guide[order if order in guide else min(guide)]
+            stream = sorted(
+                self.refs, key=lambda r: (slots[r].slot.position, slots[r].slot.session)
+            )
+            known = per_object(order if order in of_mode else min(of_mode))
+            value_of = dict(zip(self.refs, known, strict=True))
+            rows.append([value_of[ref] for ref in stream])
+        return np.array(rows)
 
 
 def rows_of(table: ResultTable, metrics: Sequence[Metric], seed: int, groups: bool) -> list[Row]:

@@ -11,7 +11,6 @@ else changes, no mask and no other score, so it can follow any stage of training
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,10 +25,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from adaptation.config import Count
-from adaptation.errors import InputError, ModelError
+from adaptation.errors import InputError
 from adaptation.learning.examples import StoredPrompt
 from adaptation.learning.losses import mask_iou
 from adaptation.models.base_decoder import read_card
+from adaptation.models.decoder import score_layer
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.components import pointed_at
 from adaptation.predictor.interactive import Encode
@@ -50,7 +50,6 @@ from training.runtime.checkpoints import LOG
 from training.runtime.distributed import Rank
 
 STAGE = "calibrate"
-_LAST_LAYER = re.compile(r"iou_prediction_head\.(?:layers\.(\d+)|proj_out)\.weight")
 _SURE = 0.02
 """IoUs count as lying at least this far from 0 and 1 where a head ends in a sigmoid."""
 
@@ -150,18 +149,6 @@ def measured(clicks: LoneClicks, scores: Tensor) -> dict[str, float]:
 # The decoder -------------------------------------------------------------------------------------
 
 
-def last_layer(parameters: Mapping[str, Tensor]) -> str:
-    """Name of the IoU head's last layer, without ``.weight``.
-
-    Raises:
-        ModelError: The decoder has no such head.
-    """
-    found = [(int(m[1] or 0), name) for name in parameters if (m := _LAST_LAYER.fullmatch(name))]
-    if not found:
-        raise ModelError("This decoder has no iou_prediction_head: its scores stay as they are.")
-    return max(found)[1].removesuffix(".weight")
-
-
 def ask(sam: PromptableSam, embedding: Embedding, prompt: Prompt, labels: Tensor) -> LoneClicks:
     """Answer one lone click.
 
@@ -172,7 +159,7 @@ def ask(sam: PromptableSam, embedding: Embedding, prompt: Prompt, labels: Tensor
         labels: [h, w] int8 on the grid of the logits: 1 object, 0 background, -1 padding.
     """
     parameters = sam.decoder_parameters()
-    name = last_layer(parameters)
+    name = score_layer(parameters)
     weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
     with torch.no_grad():
         with sam.observing(name) as read:
@@ -199,7 +186,7 @@ def _as_shown(logits: Tensor, prompt: Prompt, embedding: Embedding, sam: Prompta
 def calibrated(sam: PromptableSam, change: ScoreUpdate) -> dict[str, Tensor]:
     """All of the decoder's parameters, with the scores of the candidates changed."""
     parameters = dict(sam.decoder_parameters())
-    name = last_layer(parameters)
+    name = score_layer(parameters)
     for part, added in (("weight", change.weight), ("bias", change.bias)):
         old = parameters[f"{name}.{part}"]
         new = old.detach().clone()

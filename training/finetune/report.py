@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from adaptation.errors import StoreError
@@ -17,10 +15,10 @@ from adaptation.models.sam import PromptableSam
 from adaptation.storage.files import write_json
 from adaptation.storage.provenance import provenance
 from training.runtime.checkpoints import CHECKPOINT, LOG, append_log, read_log, save_checkpoint
+from training.runtime.curves import Panels, Row, plot_curves
 
 DECODER, REPORT, CURVES = "decoder.safetensors", "report.json", "curves.png"
-
-Row = Mapping[str, Any]
+VALIDATION = "eval_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +66,7 @@ def write_checkpoint(run: Path, content: Mapping[str, Any], step: int) -> None:
     path = run / CHECKPOINT
     try:
         save_checkpoint(path, content)
-        plot_curves(read_log(run / LOG), run / CURVES)
+        plot_curves(read_log(run / LOG), _PANELS, run / CURVES, validation=VALIDATION)
     except (OSError, RuntimeError) as error:  # torch.save raises either, as the disk fills
         raise StoreError(
             f"The checkpoint of step {step} could not be written to {run} "
@@ -111,7 +109,11 @@ def write_result(
 def first_and_last(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """What was measured on the validation items before the first step and after the last."""
     measured = [
-        {key.removeprefix("eval_"): value for key, value in row.items() if key.startswith("eval_")}
+        {
+            key.removeprefix(VALIDATION): value
+            for key, value in row.items()
+            if key.startswith(VALIDATION)
+        }
         for row in rows
     ]
     found = [values for values in measured if values]
@@ -131,48 +133,10 @@ def summary(report: Row) -> str:
     return "\n".join(lines)
 
 
-_PANELS: Mapping[str, Callable[[str], bool]] = {
+_PANELS: Panels = {
     "loss": lambda name: name.endswith("loss"),
     "quality, 0 to 1": lambda name: (
         "iou" in name or name.startswith(("calibration/", "rewards/acc"))
     ),
     "rewards": lambda name: name in ("rewards/chosen", "rewards/rejected", "rewards/margins"),
 }
-"""What is drawn together: titles, and which names belong there."""
-
-
-def plot_curves(rows: Sequence[Row], path: Path) -> None:
-    """Losses, qualities and rewards over the steps, validation in bold, as PNG."""
-    names = sorted({key.removeprefix("eval_") for row in rows for key in row})
-    panels = {
-        title: found
-        for title, belongs in _PANELS.items()
-        if (found := [name for name in names if belongs(name)])
-    }
-    if not panels:
-        return
-    figure = Figure(figsize=(4.6 * len(panels), 3.6))
-    for number, (title, found) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(1, len(panels), number)
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("step")
-        axes.grid(alpha=0.25)
-        for index, name in enumerate(found):
-            _plot(axes, rows, name, f"C{index}")
-        axes.legend(frameon=False, fontsize=7)
-    figure.subplots_adjust(left=0.05, right=0.98, bottom=0.14)
-    figure.savefig(path, dpi=100)
-
-
-def _plot(axes: Axes, rows: Sequence[Row], name: str, colour: str) -> None:
-    """One name in training and in validation, whichever there is; the bolder one is labelled."""
-    lines = {key: [(r["step"], r[key]) for r in rows if key in r] for key in (name, f"eval_{name}")}
-    drawn = [(key, points) for key, points in lines.items() if points]
-    for place, (key, points) in enumerate(drawn, start=1):
-        is_last = place == len(drawn)
-        axes.plot(
-            *zip(*points, strict=True),
-            color=colour,
-            linewidth=1.8 if key != name else 0.8,
-            label=name if is_last else None,
-        )

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from adaptation.simulation.clicker import interior_distance
+
 Mask = NDArray[np.bool_]
 
 _AT_CENTRE = 0.35
@@ -31,13 +33,6 @@ class PixelClick:
     x: int
     y: int
     is_positive: bool
-
-
-def interior_distance(mask: Mask) -> NDArray[np.float32]:
-    """Distance of each pixel inside to the nearest pixel outside; the border counts as outside."""
-    padded = np.pad(mask.astype(np.uint8), 1)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)
-    return np.asarray(distance[1:-1, 1:-1], np.float32)
 
 
 def first_click(mask: Mask, rng: Generator) -> PixelClick:
@@ -86,7 +81,7 @@ def draw_inside(distance: NDArray[np.float32], rng: Generator) -> tuple[int, int
     """Draw a pixel of a region, given by its pixels' depths; 0 outside.
 
     Args:
-        distance: [H, W], as of `interior_distance`; some pixel is above 0.
+        distance: [H, W], as of the clicker's `interior_distance`; some pixel is above 0.
         rng: Of the draw.
 
     Returns:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from adaptation.storage.digests import write_digest
 from adaptation.storage.tensors import write_tensors
 from training.runtime.checkpoints import read_log
+from training.runtime.curves import Panels, plot_curves
 
 
 class WeightAverage:
@@ -39,30 +40,15 @@ class WeightAverage:
                 average.copy_(value)
 
 
+_PANELS: Panels = {
+    "IoU after so many clicks": lambda name: "iou@" in name,
+    "loss, and share of clicks obeyed": lambda name: name in ("loss", "obeyed"),
+}
+
+
 def plot_log(path: Path, target: Path) -> None:
     """Draw the curves of a log: IoU by number of clicks, obedience and loss."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    rows = read_log(path)
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for key in sorted({key for row in rows for key in row if "iou@" in key}):
-        points = [(row["step"], row[key]) for row in rows if key in row]
-        style = "o--" if key.startswith("val_") else "-"
-        axes[0].plot(*zip(*points, strict=True), style, label=key, linewidth=1, markersize=3)
-    for key in ("loss", "obeyed"):
-        points = [(row["step"], row[key]) for row in rows if key in row]
-        if points:
-            axes[1].plot(*zip(*points, strict=True), label=key, linewidth=1)
-    for axis in axes:
-        axis.set_xlabel("step")
-        axis.grid(alpha=0.3)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend()
-    figure.savefig(target, dpi=110)
-    plt.close(figure)
+    plot_curves(read_log(path), _PANELS, target, validation="val_")
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,12 +19,16 @@ from adaptation.learning.adapter_scale import MOST_INHERITED, ScaleSelector, Tru
 from adaptation.learning.scale_evidence import N_STAGES, NONE, SHARES, ScaleEvidence, stage_of
 from adaptation.models.sam import PromptableSam
 
-AT_ONCE = TrustSettings(least=1.0)
+AT_ONCE = TrustSettings(least=1.0, n_errors=0.0)
 
 
 def rows(*columns: tuple[float, float, float]) -> np.ndarray:
-    """IoU with none, half and all, a column for each prompt."""
-    return np.array(columns).T
+    """IoU with none, half and all, a column for each prompt; scores change nothing."""
+    return np.array([(none, none, half, all_) for none, half, all_ in columns]).T
+
+
+def shares_of(trust: ScaleSelector) -> tuple[float, ...]:
+    return trust.applied(merged(WHOLE)).shares
 
 
 def merged(shares: tuple[float, ...]) -> Adapter:
@@ -37,15 +42,15 @@ def test_stages_end_after_one_three_and_seven_clicks() -> None:
 
 def test_nothing_is_used_until_there_is_evidence() -> None:
     trust = ScaleSelector(TrustSettings(least=2.0, memory=1.0), Adapter())
-    assert trust.shares() == (0.0,) * N_STAGES
+    assert shares_of(trust) == (0.0,) * N_STAGES
     trust.observe([1], rows((0.1, 0.5, 0.9)))
-    assert trust.shares() == (0.0,) * N_STAGES, "one object is too few"
+    assert shares_of(trust) == (0.0,) * N_STAGES, "one object is too few"
     trust.observe([1], rows((0.1, 0.5, 0.9)))
-    assert trust.shares() == (1.0, 0.0, 0.0, 0.0)
+    assert shares_of(trust) == (1.0, 0.0, 0.0, 0.0)
 
 
 def test_a_start_may_use_more() -> None:
-    assert ScaleSelector(TrustSettings(start=0.5), Adapter()).shares() == (0.5,) * N_STAGES
+    assert shares_of(ScaleSelector(TrustSettings(start=0.5), Adapter())) == (0.5,) * N_STAGES
     with pytest.raises(SettingsError, match="start"):
         TrustSettings(start=1.5)
 
@@ -53,13 +58,13 @@ def test_a_start_may_use_more() -> None:
 def test_each_stage_uses_the_share_that_won_there() -> None:
     trust = ScaleSelector(AT_ONCE, Adapter())
     trust.observe([1, 2, 5, 12], rows((0.2, 0.5, 0.8), (0.6, 0.7, 0.5), (0.8, 0.8, 0.8), (1, 0, 0)))
-    assert trust.shares() == (1.0, 0.5, 0.0, 0.0), "a tie is the frozen decoder's"
+    assert shares_of(trust) == (1.0, 0.5, 0.0, 0.0), "a tie is the frozen decoder's"
 
 
 def test_what_no_object_reached_stays_as_it_started() -> None:
     trust = ScaleSelector(AT_ONCE, merged((0.5, 1.0, 0.0, 1.0)))
     trust.observe([1], rows((0.1, 0.2, 0.9)))
-    assert trust.shares() == (1.0, 1.0, 0.0, 1.0)
+    assert shares_of(trust) == (1.0, 1.0, 0.0, 1.0)
 
 
 def test_late_evidence_outweighs_early_evidence() -> None:
@@ -68,35 +73,61 @@ def test_late_evidence_outweighs_early_evidence() -> None:
         trust.observe([1], rows((0.5, 0.6, 0.7)))
     trust.observe([1], rows((0.9, 0.6, 0.3)))
     trust.observe([1], rows((0.9, 0.6, 0.3)))
-    assert trust.shares()[0] == 0.0
+    assert shares_of(trust)[0] == 0.0
 
 
 def test_a_margin_must_be_won() -> None:
     trust = ScaleSelector(replace(AT_ONCE, margin=0.05), Adapter())
     trust.observe([1, 2], rows((0.5, 0.52, 0.54), (0.5, 0.5, 0.56)))
-    assert trust.shares()[:2] == (0.0, 1.0)
+    assert shares_of(trust)[:2] == (0.0, 1.0)
 
 
 def test_a_recent_loss_raises_the_alarm_whatever_came_before() -> None:
     trust = ScaleSelector(replace(AT_ONCE, memory=1.0, alarm=0.02), Adapter())
     for _ in range(9):
         trust.observe([1], rows((0.5, 0.6, 0.7)))
-    assert trust.shares()[0] == 1.0
+    assert shares_of(trust)[0] == 1.0
     trust.observe([1], rows((0.8, 0.75, 0.5)))  # lately: all -0.05, half +0.025
-    assert trust.shares()[0] == 0.5
+    assert shares_of(trust)[0] == 0.5
     trust.observe([1], rows((0.8, 0.7, 0.5)))
-    assert trust.shares()[0] == 0.0
+    assert shares_of(trust)[0] == 0.0
     calm = ScaleSelector(replace(AT_ONCE, memory=1.0, alarm=1.0), Adapter())
     for row in [(0.5, 0.6, 0.7)] * 9 + [(0.8, 0.75, 0.5)] * 2:
         calm.observe([1], rows(row))
-    assert calm.shares()[0] == 1.0
+    assert shares_of(calm)[0] == 1.0
+
+
+def test_a_recent_loss_at_first_clicks_bars_the_later_ones() -> None:
+    trust = ScaleSelector(replace(AT_ONCE, memory=1.0), Adapter())
+    for _ in range(6):
+        trust.observe([1, 2, 9], rows(*[(0.5, 0.6, 0.7)] * 3))
+    assert shares_of(trust) == (1.0, 1.0, 0.0, 1.0)
+    trust.observe([1, 2], rows((0.9, 0.9, 0.6), (0.5, 0.6, 0.7)))  # all: -0.05, half: +0.05 lately
+    assert shares_of(trust) == (0.5, 0.5, 0.0, 0.5)
+
+
+def test_a_recent_loss_at_later_clicks_leaves_the_first_ones() -> None:
+    trust = ScaleSelector(replace(AT_ONCE, memory=1.0), Adapter())
+    trust.observe([1, 2], rows((0.5, 0.6, 0.7), (0.9, 0.9, 0.6)))
+    assert shares_of(trust)[:2] == (1.0, 0.0)
+
+
+def test_what_was_won_by_chance_is_not_used() -> None:
+    trust = ScaleSelector(replace(AT_ONCE, memory=1.0, alarm=1.0, n_errors=1.0), Adapter())
+    trust.observe([1, 2], rows((0.5, 0.55, 0.9), (0.5, 0.55, 0.9)))
+    trust.observe([1, 2], rows((0.5, 0.55, 0.2), (0.5, 0.5, 0.8)))
+    # All won 0.4 and lost 0.3: 0.05 on the mean, with a standard error of 0.35; half won twice.
+    # At the second click all won 0.4 and 0.3: 0.35 with an error of 0.05.
+    assert shares_of(trust)[:2] == (0.5, 1.0)
+    found = trust.evidence.stages[0].sure_gains(1.0)
+    assert found == pytest.approx([0.0, 0.0, 0.05, 0.05 - 0.35])
 
 
 def test_without_trust_all_is_used_whatever_happens() -> None:
     trust = ScaleSelector(TrustSettings(is_on=False), Adapter())
     for _ in range(9):
         trust.observe([1, 2, 5, 9], rows(*[(1.0, 0.5, 0.0)] * 4))
-    assert trust.shares() == WHOLE
+    assert shares_of(trust) == WHOLE
 
 
 @given(
@@ -113,7 +144,7 @@ def test_shares_are_always_among_those_tried(
     trust = ScaleSelector(TrustSettings(), Adapter())
     for found in objects:
         trust.observe([n for n, *_ in found], rows(*[(a, b, c) for _, a, b, c in found]))
-    assert len(trust.shares()) == N_STAGES and set(trust.shares()) <= set(SHARES)
+    assert len(shares_of(trust)) == N_STAGES and set(shares_of(trust)) <= set(SHARES)
 
 
 @pytest.mark.parametrize("memory", [0.0, 1.5, -1.0])
@@ -141,9 +172,9 @@ def test_a_session_goes_on_with_its_evidence() -> None:
         one.observe([1], WON)
     woken = ScaleSelector(settings, replace(merged((0.0,) * N_STAGES), evidence=one.evidence))
     for trust in (one, woken):
-        assert trust.shares()[0] == 0.0, "two objects are too few"
+        assert shares_of(trust)[0] == 0.0, "two objects are too few"
         trust.observe([1], WON)
-        assert trust.shares()[0] == 1.0
+        assert shares_of(trust)[0] == 1.0
     assert woken.evidence == one.evidence
 
 
@@ -151,9 +182,9 @@ def test_short_sessions_learn_together_what_none_could_alone() -> None:
     of_sessions = [seen(WON, WON), seen(WON), seen(WON, WON)]
     start = replace(merged((0.0,) * N_STAGES), inherited=pooled(of_sessions))
     settings = TrustSettings(least=4.5)
-    assert ScaleSelector(settings, start).shares() == (1.0, 0.0, 0.0, 0.0)
+    assert shares_of(ScaleSelector(settings, start)) == (1.0, 0.0, 0.0, 0.0)
     alone = ScaleSelector(settings, replace(start, inherited=of_sessions[0]))
-    assert alone.shares() == (0.0,) * N_STAGES
+    assert shares_of(alone) == (0.0,) * N_STAGES
 
 
 def test_own_evidence_outweighs_what_was_inherited() -> None:
@@ -161,7 +192,7 @@ def test_own_evidence_outweighs_what_was_inherited() -> None:
     assert start.inherited.stages[0].count == pytest.approx(MOST_INHERITED)
     trust = ScaleSelector(replace(TrustSettings(), alarm=1.0), start)
     n_lost = 0
-    while trust.shares()[0] != 0.0:
+    while shares_of(trust)[0] != 0.0:
         trust.observe([1], LOST)
         n_lost += 1
     assert n_lost <= 10
@@ -170,18 +201,17 @@ def test_own_evidence_outweighs_what_was_inherited() -> None:
 
 def test_the_alarm_is_inherited() -> None:
     lately = pooled([seen(*[WON] * 8, LOST, LOST)])
-    assert (
-        ScaleSelector(TrustSettings(), replace(merged(WHOLE), inherited=lately)).shares()[0] == 0.0
-    )
+    barred = ScaleSelector(TrustSettings(), replace(merged(WHOLE), inherited=lately))
+    assert shares_of(barred)[0] == 0.0
 
 
 def test_what_was_inherited_does_not_drown_the_alarm() -> None:
     trust = ScaleSelector(
         TrustSettings(), replace(merged(WHOLE), inherited=pooled([seen(*[WON] * 30)] * 8))
     )
-    assert trust.shares()[0] == 1.0
+    assert shares_of(trust)[0] == 1.0
     trust.observe([1], rows((0.8, 0.75, 0.7)))  # half of a loss of 0.05 and 0.1 counts at once
-    assert trust.shares()[0] == 0.0
+    assert shares_of(trust)[0] == 0.0
 
 
 def test_evidence_fades_only_where_an_object_came() -> None:
@@ -192,19 +222,32 @@ def test_evidence_fades_only_where_an_object_came() -> None:
     assert after.faded([1], 0.5).stages[0].count == 0.5
 
 
+def test_evidence_of_earlier_versions_is_read_with_a_usual_spread() -> None:
+    stage = [3.0, [1.5, 1.8, 2.1], [0.0, 0.1, 0.2]]
+    empty = [0.0, [0.0] * 3, [0.0] * 3]
+    found = ScaleEvidence.from_json(json.dumps([stage, empty, empty, empty])).stages
+    # Half gained 0.1 on the mean of three objects: squares 3 * (0.1 ** 2 + 0.1 ** 2).
+    assert found[0].count == 3.0 and found[0].recent == (0.0, 0.0, 0.1, 0.2)
+    assert found[0].gains == pytest.approx((0.0, 0.0, 0.3, 0.6))
+    assert found[0].squares == pytest.approx((0.0, 0.0, 0.06, 0.15))
+    assert found[1] == NONE.stages[1]
+
+
 def test_adding_nothing_changes_nothing() -> None:
     one = seen(WON, LOST)
     assert one + NONE == NONE + one == one
     both = (one + seen(WON)).stages[0]
     assert both.count == pytest.approx(2.9)
-    assert both.gains[2] == pytest.approx((0.9 * 0.6 - 0.6 + 0.6) / 2.9)
+    assert both.gains[3] == pytest.approx(0.9 * 0.6 - 0.6 + 0.6)
+    assert both.squares[3] == pytest.approx((0.9 + 1 + 1) * 0.36)
+    assert both.sure_gains(0.0)[3] == pytest.approx(0.54 / 2.9)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), *[st.floats(0, 1)] * len(SHARES)), max_size=9))
 def test_evidence_survives_text(objects: list[tuple[int, float, float, float]]) -> None:
     found = ScaleEvidence()
     for n_clicks, *ious in objects:
-        found = found.after([n_clicks], np.array([ious]).T, 0.9)
+        found = found.after([n_clicks], rows((ious[0], ious[1], ious[2])), 0.9)
     assert ScaleEvidence.from_json(found.to_json()) == found
 
 

@@ -20,6 +20,8 @@ from adaptation.learning.examples import (
 )
 from adaptation.learning.guard import GuardSettings
 from adaptation.learning.learner import ObjectReport, OnlineLearner
+from adaptation.learning.scale_evidence import SHARES, LoneClick
+from adaptation.learning.trial import Examiner
 from adaptation.models.compact.model import build_compact
 from adaptation.models.sam import PromptableSam, digest_of
 from adaptation.predictor.interactive import Answer, InteractivePredictor
@@ -151,6 +153,42 @@ def test_a_session_that_loses_turns_back(compact: PromptableSam) -> None:
         learner.adapter = Adapter(broken, compact.decoder_id)
     assert reports[-1].turned_back
     assert not good.is_base
+
+
+def test_scores_are_learned_without_any_step(compact: PromptableSam) -> None:
+    trusting = replace(SETTINGS.trust, least=1.0, margin=-1.0, alarm=1.0)
+    learner = OnlineLearner(compact, replace(SETTINGS, steps=0, trust=trusting))
+    scene = Scene(7, compact)
+    reports = [scene.finish(learner) for _ in range(4)]
+    assert not learner.adapter.deltas and all(r.n_steps == 0 for r in reports)
+    # Four lone clicks, each later one of which left 0.9 of those before.
+    assert learner.adapter.evidence.scores[0].count == pytest.approx(1 + 0.9 + 0.81 + 0.729)
+    answer = scene.answers(OnlineLearner(compact, SETTINGS))[0]
+    examples = examples_of([answer], scene.mask, scene.encode, compact, share=0.0, most=1)
+    tried = Examiner(compact).try_all(learner.adapter, examples)
+    ious, offered = tried.ious, tried.offered
+    change = learner.adapter.score_change(0.0)
+    assert change is not None
+    shown = int(np.argmax(change.applied(offered[0].scores)))
+    assert ious[0, 0] == offered[0].ious[int(np.argmax(offered[0].scores))], "frozen, as it is"
+    assert ious[1, 0] == ious[3, 0] == offered[0].ious[shown]
+    before = np.abs(offered[0].scores - offered[0].ious)
+    after = np.abs(change.applied(offered[0].scores) - offered[0].ious)
+    assert (after < 0.7 * before).all(), "scores come nearer to what the masks are worth"
+
+
+def test_scores_that_won_answer_first_clicks_alone(compact: PromptableSam) -> None:
+    learner = OnlineLearner(compact, replace(SETTINGS, steps=0))
+    learner.adapter = replace(
+        learner.adapter,
+        is_scored=True,
+        evidence=learner.adapter.evidence.after_lone_click(
+            [LoneClick(np.zeros(3), np.array([0.9, 0.1, 0.1]))] * len(SHARES), 1.0
+        ),
+    )
+    first, later = learner.weights(1), learner.weights(2)
+    assert first is not None and later is None
+    assert all("iou_prediction_head" in name for name in first) and len(first) == 2
 
 
 def test_a_waiting_click_stops_idle_training_at_once(compact: PromptableSam) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from adaptation.simulation.metrics import carried_forward, clicks_needed, failures
 from backend.insights.facts import ObjectFact
-from backend.insights.figures import LearnedObject, figures_of
+from backend.insights.figures import figures_of
+from backend.insights.store import LearnedRow
 from tests.backend.insights.kit import START
 
 
@@ -34,16 +35,20 @@ def fact(number: int, ious: tuple[float, ...], **changes: object) -> ObjectFact:
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
-def learned(number: int, frozen: float, adapted: float, **changes: object) -> LearnedObject:
-    base = LearnedObject(
+def learned(number: int, frozen: float, adapted: float, **changes: object) -> LearnedRow:
+    base = LearnedRow(
+        seq=number,
+        session="project-1",
+        version="v",
+        at=START.isoformat(),
         annotation_id=str(number),
         region_id="r",
         frozen_iou=frozen,
         adapted_iou=adapted,
-        turned_back=False,
+        turned_back=0,
         skipped=None,
     )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return base._replace(**changes)  # type: ignore[arg-type]
 
 
 def test_what_a_project_took() -> None:
@@ -87,7 +92,7 @@ def test_gain_saves_clicks_by_what_a_click_brings_here() -> None:
     said = [
         learned(0, 0.5, 0.9),
         learned(0, 0.5, 0.6),  # asked again: the last word counts
-        learned(1, 0.6, 0.7, turned_back=True),
+        learned(1, 0.6, 0.7, turned_back=1),
         learned(2, 0.9, 0.9, skipped="too small"),
         learned(9, 0.1, 0.9),  # deleted since
     ]

@@ -12,9 +12,12 @@ import pytest
 
 from adaptation.errors import StoreError
 from adaptation.journal import Journal
+from backend.insights import store as store_module
 from backend.insights.facts import ObjectFact
+from backend.insights.keeper import RowKeeper
 from backend.insights.store import FactStore
 from tests.backend.insights.kit import START, click_object, submit
+from tests.backend.making import until
 
 
 @pytest.fixture
@@ -105,6 +108,29 @@ def test_rows_kept_up_to_date_equal_a_full_recount(journal: Journal, tmp_path: P
     assert store.facts("1") == fresh.facts("1")
 
 
+def test_what_sessions_said_is_kept_and_equals_a_recount(journal: Journal, tmp_path: Path) -> None:
+    store = FactStore(tmp_path / "insights.db", journal)
+    said = {"session": "project-1", "annotation_id": "100", "region_id": "a", "skipped": None}
+    numbers = {"frozen_iou": 0.5, "adapted_iou": 0.75, "turned_back": True, "n_steps": 3}
+    settings = {"replay": 40, "learning_rate": 0.1}
+    began = {"session": "project-1", "version": "base", "settings": settings, "start": "base"}
+    journal.append_event("session_began", "1", began)
+    journal.append_event("learned", "1", {**said, **numbers, "version": "v1"})
+    store.refresh()
+    journal.append_event("learned", "1", {"annotation_id": "of a Strop that kept less"})
+    journal.append_event("thought", "1", {"session": "project-1", "n_begun": 3, "version": "v2"})
+    journal.append_event("learned", "2", {**said, **numbers, "version": "v9"})
+    store.refresh()
+    (row,) = store.learned("1")
+    assert (row.adapted_iou, row.turned_back, row.version) == (0.75, 1, "v1")
+    (event,) = store.session_events("1")
+    assert event.payload["replay"] == 40 and "settings" not in event.payload
+    assert store.versions("1") == {"project-1": "v2"}
+    before = store.learned("1"), store.session_events("1"), store.versions("1")
+    store.recount()
+    assert (store.learned("1"), store.session_events("1"), store.versions("1")) == before
+
+
 def test_a_damaged_file_is_made_again(journal: Journal, tmp_path: Path) -> None:
     click_object(journal, "a", [10])
     submit(journal, "100", [("a-r0", 10)])
@@ -121,3 +147,75 @@ def test_a_folder_that_cannot_be_written_is_told(journal: Journal, tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"insights\.db cannot be read or written"):
         FactStore(tmp_path / "file" / "insights.db", journal).refresh()
+
+
+def test_what_cannot_be_counted_in_time_is_left_to_the_next(
+    journal: Journal, tmp_path: Path
+) -> None:
+    for number in range(store_module.STEP):
+        click_object(journal, f"o{number}", [40], task=str(number))
+        submit(journal, f"{number}", [(f"o{number}-r0", 40)], task=str(number))
+    n_entries = journal.last_entry()
+    assert n_entries == 2 * store_module.STEP
+    store = FactStore(tmp_path / "insights.db", journal)
+    assert store.n_behind() == n_entries
+    store.refresh(at_most_s=0)
+    assert store.n_behind() == n_entries - store_module.STEP, "one step, however little time"
+    store.refresh()
+    assert store.n_behind() == 0 and len(store.facts("1")) == store_module.STEP
+
+
+def test_a_projects_stamp_changes_with_its_own_news_alone(journal: Journal, tmp_path: Path) -> None:
+    store = FactStore(tmp_path / "insights.db", journal)
+    stamps = []
+
+    def stamp() -> bool:
+        """Whether it is another one than the time before."""
+        store.refresh()
+        stamps.append(store.stamp("1"))
+        return len(stamps) < 2 or stamps[-1] != stamps[-2]
+
+    stamp()
+    click_object(journal, "a", [10, 40])
+    assert not stamp(), "a click on an object that is not submitted shows nowhere"
+    submit(journal, "100", [("a-r1", 40)])
+    assert stamp() and not stamp()
+    journal.append_event("thought", "1", {"session": "project-1", "version": "v"})
+    assert stamp()
+    submit(journal, "200", [("b", 40)], project="2")
+    journal.append_event("learned", "2", {})
+    assert not stamp()
+    submit(journal, "100", [], event="deleted", at=START + timedelta(hours=2))
+    assert stamp()
+    store.recount()
+    assert stamp()
+
+
+def test_a_submission_that_comes_while_it_is_counted_is_not_lost(tmp_path: Path) -> None:
+    class Busy(Journal):
+        """A submission comes whenever somebody looks for what is to be linked."""
+
+        def link_pending(self, limit: int | None = None) -> int:
+            n_linked = super().link_pending(limit)
+            if not list(self.submissions()):
+                submit(self, "100", [("a-r1", 40)])
+            return n_linked
+
+    with Busy(f"sqlite:///{tmp_path}/journal.db") as journal:
+        click_object(journal, "a", [10, 40])
+        store = FactStore(tmp_path / "insights.db", journal)
+        for _ in range(2):
+            store.refresh()
+        assert [fact.annotation_id for fact in store.facts("1")] == ["100"]
+
+
+def test_rows_are_kept_up_to_date_behind_everything_else(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "insights.db"
+    keeper, reader = RowKeeper(FactStore(path, journal), every_s=0.01), FactStore(path, journal)
+    keeper.start()
+    click_object(journal, "a", [10, 40])
+    submit(journal, "100", [("a-r1", 40)])
+    until(lambda: [fact.annotation_id for fact in reader.facts("1")] == ["100"])
+    keeper.stop(10)
+    submit(journal, "100", [], event="deleted", at=START + timedelta(hours=2))
+    assert reader.n_behind() == 1

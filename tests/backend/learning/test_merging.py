@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from adaptation.learning.adapter import Adapter, load_adapter
 from adaptation.learning.scale_evidence import NONE
 from backend.commands.replay import replay
+from backend.learning.events import Merged, read_events
 from backend.learning.merging import mean_of
 from tests.backend.learning_kit import (
     FAST,
@@ -24,7 +25,7 @@ from tests.backend.learning_kit import (
     version_now,
 )
 from tests.backend.making import until
-from tests.backend.service_kit import HEIGHT, WIDTH, WatchedSam, settings_for
+from tests.backend.service_kit import HEIGHT, WIDTH, WatchedSam, journal_of, settings_for
 
 RUINOUS = {
     **FAST,
@@ -126,7 +127,7 @@ def test_what_is_at_rest_unchanged_is_not_merged_again(tmp_path: Path) -> None:
 
 
 def test_a_mean_inherits_what_each_object_said_once() -> None:
-    said = NONE.after([1], np.array([[0.2], [0.5], [0.8]]), 0.9)
+    said = NONE.after([1], np.array([[0.2], [0.2], [0.5], [0.8]]), 0.9)
     sessions = [replace(adapter(a=[1.0]), evidence=said, inherited=said)] * 3
     found = mean_of(sessions, [1, 1, 1])
     assert found.inherited.stages[0].count == 3.0 and found.evidence == NONE
@@ -150,3 +151,15 @@ def test_nothing_is_merged_unless_it_is_wanted(
         draw(service, 0)
         rest(service)
     assert events_of(tmp_path, "sessions_merged") == []
+
+
+def test_merges_of_a_strop_without_scores_are_read(tmp_path: Path) -> None:
+    merged = Merged(
+        sessions=("a",), weights=(1,), shares=(0.0,) * 4, version="base", is_used=False,
+        merged_iou=0.5, frozen_iou=0.5, n_tried=1,
+    )  # fmt: skip
+    with journal_of(tmp_path) as journal:
+        before = {k: v for k, v in asdict(merged).items() if k != "is_scored"}
+        journal.append_event("sessions_merged", "1", before)
+        journal.append_event("sessions_merged", "1", {"sessions": []})
+        assert list(read_events(journal)) == [("1", merged)], "what lacks more is passed over"

@@ -14,6 +14,7 @@ import torch
 from adaptation.errors import SettingsError
 from adaptation.types import Embedding
 from backend.commands.replay import replay
+from backend.service.service import SegmentationService
 from backend.settings import load_learner
 from tests.backend.learning_kit import (
     FAST,
@@ -77,6 +78,27 @@ def test_a_rewritten_annotation_is_learned_as_it_is_now(tmp_path: Path) -> None:
         assert len(events_of(tmp_path)) == 2
     (session,) = replay(settings_for(tmp_path), None, check=True, sam=WatchedSam())
     assert session.n_objects == 1 and session.is_as_saved
+
+
+def test_an_answer_says_how_many_objects_it_has_learned_from(tmp_path: Path) -> None:
+    def said(service: SegmentationService) -> str:
+        answer = service.predict(click_on(IMAGES[0], keypoint(40, 40, id="kp-v"), task=7))
+        return str(answer["results"][0]["model_version"])
+
+    with learning_service(tmp_path) as service:
+        assert said(service) == service.model_version
+        draw(service, 0)
+        rest(service)
+        assert said(service) == f"{service.model_version}, learned from 1 object"
+        draw(service, 1)
+        rest(service)
+        assert said(service) == f"{service.model_version}, learned from 2 objects"
+        delete(service, 0)
+        rest(service)
+        assert said(service).endswith("from 1 object")
+        # What Label Studio keeps predictions by is the model's alone.
+        opened = service.predict(click_on(IMAGES[0], task=7))
+        assert opened["results"][0]["model_version"] == service.model_version
 
 
 def test_labels_have_sessions_of_their_own_if_wanted(tmp_path: Path) -> None:

@@ -217,6 +217,12 @@ class TestEvents:
         later = only(submission(brush(), updated_at="2026-11-21T10:00:00Z"))
         assert first.idempotency_key == again.idempotency_key != later.idempotency_key
 
+    def test_the_task_may_be_named_beside_the_annotation_alone(self) -> None:
+        body = submission(brush())
+        body["task"] = {"id": 8}
+        del body["annotation"]["task"]
+        assert only(body).task_id == "8"
+
     @pytest.mark.parametrize("user", [2, "2", {"id": 2, "email": "someone"}])
     def test_the_annotator_may_come_as_an_object(self, user: object) -> None:
         assert only(submission(completed_by=user)).annotator == "2"
@@ -239,6 +245,14 @@ class TestEvents:
             (
                 {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": {"a": 1}}},
                 "'annotation.result' must be a list",
+            ),
+            (
+                {"action": "ANNOTATION_CREATED", "annotation": {"id": 1}, "task": {"id": []}},
+                "'annotation.task' must be an id, got nothing",
+            ),
+            (
+                {"action": "ANNOTATION_UPDATED", "annotation": {"id": 1, "task": {}}},
+                "'annotation.task' must be an id, got an object",
             ),
             ({"action": "ANNOTATIONS_DELETED"}, "'annotations' must be a list"),
             ({"action": "ANNOTATIONS_DELETED", "annotations": [{}]}, r"annotations\[0\].id'"),

@@ -27,6 +27,7 @@ from adaptation.errors import (
     StropError,
 )
 from backend.label_studio.client import LabelStudioAuthError
+from backend.metrics import Metrics
 from backend.server.app import create_app, status_of
 from backend.service.service import BusyError, SegmentationService
 from tests.backend.payloads import click_request, keypoint, recorded, rectangle, submission
@@ -65,7 +66,7 @@ class Failing(SegmentationService):
     """Raises what it is told to."""
 
     def __init__(self, error: Exception) -> None:
-        self.error = error
+        self.error, self.metrics = error, Metrics()
 
     @property
     def model_version(self) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from adaptation.errors import ImageError, SettingsError
 from adaptation.learning.adapter import adapter_of, save_adapter
+from adaptation.learning.settings import LearnerSettings
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection, CorrectionSettings
 from adaptation.predictor.settings import EdgeSettings, ZoomSettings
@@ -29,8 +30,10 @@ from tests.training.fakes import (
     tiny_model,
     write_discs,
 )
+from training.evaluation.config import ABLATIONS
 from training.evaluation.evaluate import EvaluateConfig, Evaluation, with_adapter
 from training.evaluation.harness import Harness, ObjectResult, Slot, is_contradicted
+from training.evaluation.learners import OnlineFactory, make_learners, without
 from training.evaluation.results import RESULTS_FILE, RunFolder, result_from_json, result_to_json
 from training.runtime.embedding_cache import CachedEncoder
 
@@ -360,3 +363,35 @@ def test_a_damaged_run_file_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(SettingsError, match="run.json in .* is damaged"):
         RunFolder(tmp_path, {}, "abc")
+
+
+@pytest.mark.parametrize(
+    ("adapt", "ablate", "steps", "scores"),
+    [
+        ("both", "", 8, True),
+        ("online", "scores", 8, False),
+        ("weights", "", 8, False),
+        ("scores", "", 0, True),
+        ("both", "weights", 0, True),
+    ],
+)
+def test_parts_of_the_learner_are_left_out(
+    discs: Path, adapt: str, ablate: str, steps: int, scores: bool
+) -> None:
+    asked = EvaluateConfig(data=discs, adapt=adapt, ablate=ablate)
+    learners = make_learners(asked)
+    assert isinstance(learners, OnlineFactory)
+    assert (learners.settings.steps, learners.settings.trust.scores) == (steps, scores)
+    assert asked.modes == (("adapted",) if adapt == "online" else ("frozen", "adapted"))
+
+
+def test_every_part_can_be_left_out() -> None:
+    whole = LearnerSettings()
+    for part in ABLATIONS:
+        assert (without(whole, part) == whole) == (part == "")
+
+
+def test_what_does_not_learn_has_no_part_to_leave_out(discs: Path) -> None:
+    for adapt in ("none", "seed"):
+        mistakes = EvaluateConfig(data=discs, adapt=adapt, ablate="scores").mistakes()
+        assert mistakes == [f"ablate leaves out a part of the learner, and adapt {adapt} has none"]

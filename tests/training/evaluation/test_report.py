@@ -10,8 +10,9 @@ from PIL import Image
 from adaptation.simulation.metrics import Metric, table_metrics
 from adaptation.storage.datasets import ObjectRef
 from adaptation.storage.provenance import command_line, provenance
+from training.evaluation.along import THINK_S, along_stream, progress, quantities
 from training.evaluation.harness import Mode, ObjectResult, Slot
-from training.evaluation.plots import plot_table
+from training.evaluation.plots import plot_along, plot_table
 from training.evaluation.report import Report, make_report, render, write_json
 from training.evaluation.summary import ResultTable, pace_of, rows_of
 
@@ -119,7 +120,7 @@ def test_clicks_are_tested_by_the_paired_bootstrap() -> None:
 
 def test_the_learning_curve_compares_both_modes_in_the_streams_order() -> None:
     table = ResultTable(results(), N_CLICKS)
-    frozen, adapted = (table.stream_curve(m, 1, FR) for m in ("frozen", "adapted"))
+    frozen, adapted = (table.stream_curves(m, FR)[1] for m in ("frozen", "adapted"))
     half = N_OBJECTS // 2
     np.testing.assert_allclose(frozen[:half], adapted[:half])
     assert adapted[-1] < frozen[-1]
@@ -190,3 +191,55 @@ def test_a_command_line_tells_no_folder() -> None:
 def test_no_results_are_refused() -> None:
     with pytest.raises(ValueError, match="no results"):
         ResultTable([], N_CLICKS)
+
+
+# Along the stream --------------------------------------------------------------------------------
+
+
+def test_values_stand_in_the_order_of_each_stream() -> None:
+    table = ResultTable(results(), N_CLICKS)
+    adapted = quantities(table, 0.9)["clicks to 0.90"]["adapted"]
+    assert adapted.shape == (2, N_OBJECTS)
+    assert (adapted[:, N_OBJECTS // 2 :] == 2).all(), "the stream's second half is fast"
+    assert set(adapted[:, : N_OBJECTS // 2].ravel()) == {4.0, 6.0}
+
+
+def test_frozen_objects_follow_the_adapted_stream() -> None:
+    table = ResultTable(results(), N_CLICKS)
+    frozen = quantities(table, 0.9)["clicks to 0.90"]["frozen"]
+    for order in range(2):
+        stream = np.random.default_rng(order).permutation(N_OBJECTS)
+        assert frozen[order].tolist() == [6.0 if i % 2 else 4.0 for i in stream]
+
+
+def test_seconds_are_measured_clicks_and_thinking() -> None:
+    table = ResultTable(results(), N_CLICKS)
+    seconds = quantities(table, 0.9)["seconds"]["adapted"]
+    assert seconds[0, -1] == pytest.approx(2 * (0.02 + THINK_S))
+
+
+def test_late_objects_are_compared_with_early_ones_and_with_the_frozen_decoder() -> None:
+    frozen, adapted = np.full((1, 20), 10.0), np.full((2, 20), 10.0)
+    adapted[:, 10:] = [[6.0], [7.0]]
+    found = progress({"frozen": frozen, "adapted": adapted})
+    assert found is not None
+    assert found.early == {"frozen": 10.0, "adapted": 10.0}
+    assert found.late["adapted"] == 6.5 and found.of_frozen == pytest.approx(-35.0)
+
+
+def test_streams_of_ten_objects_have_no_late_ones() -> None:
+    assert progress({"frozen": np.ones((1, 10))}) is None
+
+
+def test_the_band_is_the_range_of_the_orders() -> None:
+    found = along_stream(np.array([[1.0, 4.0], [3.0, 4.0]]))
+    assert (found.mean, found.low, found.high) == ((2.0, 4.0), (1.0, 4.0), (3.0, 4.0))
+
+
+def test_the_curve_along_the_stream_is_drawn(tmp_path: Path) -> None:
+    table = ResultTable(results(), N_CLICKS)
+    report = make_report(table, [FR, NOC], identity(), provenance("x"))
+    plot_along(report.along, "discs", tmp_path / "along.png")
+    with Image.open(tmp_path / "along.png") as image:
+        assert image.size[0] > image.size[1]
+    assert "objects 1-5 -> 11-20" in render(report)

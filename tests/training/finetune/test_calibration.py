@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from adaptation.errors import ModelError
 from adaptation.models.base_decoder import load_base, read_card, save_base
 from adaptation.models.catalog import load_model
+from adaptation.models.decoder import score_layer
 from adaptation.models.sam import PromptableSam
 from adaptation.types import Prompt, as_clicks
 from tests.training.fakes import disc
 from tests.training.tuning_kit import write_world
 from training.cli import main
-from training.finetune.calibration import LoneClicks, ask, calibrated, fit, last_layer, measured
+from training.finetune.calibration import LoneClicks, ask, calibrated, fit, measured
 
 CONFIG = Path(__file__).parents[3] / "configs" / "calibrate.yaml"
 
@@ -138,7 +139,7 @@ def test_only_the_scores_of_the_candidates_change(sam: PromptableSam) -> None:
 
 def test_a_decoder_without_scores_is_told() -> None:
     with pytest.raises(ModelError, match="iou_prediction_head"):
-        last_layer({"transformer.norm.weight": torch.ones(1)})
+        score_layer({"transformer.norm.weight": torch.ones(1)})
 
 
 # The command -------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ def test_the_command_leaves_a_base_and_a_report(root: Path, sam: PromptableSam) 
         for name, value in found.decoder_parameters().items()
         if not torch.equal(value, sam.decoder_parameters()[name])
     }
-    name = last_layer(sam.decoder_parameters())
+    name = score_layer(sam.decoder_parameters())
     assert changed == {f"{name}.weight", f"{name}.bias"}
 
 

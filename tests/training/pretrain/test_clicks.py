@@ -7,11 +7,10 @@ import pytest
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
-from adaptation.simulation.clicker import jittered_box
+from adaptation.simulation.clicker import interior_distance, jittered_box
 from training.pretrain.clicks import (
     corrective_click,
     first_click,
-    interior_distance,
     scattered_click,
 )
 
