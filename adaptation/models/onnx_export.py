@@ -50,7 +50,7 @@ def export_encoder(sam: PromptableSam, path: Path, images: Sequence[Image] | Non
             f"Int8 needs at least {LEAST_IMAGES} images to calibrate on, got {len(images)}; a "
             "hundred of those that will be labeled are better."
         )
-    onnx = _package("onnx")
+    onnx = _onnx()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "encoder.onnx"
@@ -126,10 +126,18 @@ class _Reader:
         return None if frame is None else {INPUT: frame}
 
 
+def _onnx() -> Any:
+    try:
+        return importlib.import_module("onnx")
+    except ImportError as error:
+        raise ModelError(_NOT_INSTALLED) from error
+
+
 def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ModelError(
-            "Writing ONNX needs packages that are not installed: pip install 'strop[onnx]'."
-        ) from error
+        raise ModelError(_NOT_INSTALLED) from error
+
+
+_NOT_INSTALLED = "Writing ONNX needs packages that are not installed: pip install 'strop[onnx]'."
