@@ -121,7 +121,7 @@ format: $(TO_DEVELOP)  ## Format the code and sort the imports
 .PHONY: lock
 lock: $(TO_DEVELOP)  ## Resolve the lock files anew (ARGS="--upgrade" takes newer versions)
 	$(UV_COMPILE) --extra dev pyproject.toml -o requirements/dev.lock
-	$(UV_COMPILE) --extra export --extra mobile-sam --extra postgres --extra traces -c requirements/dev.lock pyproject.toml -o requirements/serve.lock
+	$(UV_COMPILE) --extra export --extra hub --extra mobile-sam --extra onnx --extra postgres --extra traces -c requirements/dev.lock pyproject.toml -o requirements/serve.lock
 	$(UV_COMPILE) -c requirements/dev.lock requirements/build.in -o requirements/build.lock
 	$(UV_COMPILE) --allow-unsafe requirements/pip.in -o requirements/pip.lock
 	$(UV_COMPILE) --no-annotate requirements/label-studio.in -o requirements/label-studio.lock

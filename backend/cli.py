@@ -297,6 +297,85 @@ def doctor(
     sys.exit(run(settings, project_id=number, repair=repair, backend_url=url))
 
 
+@strop.group(invoke_without_command=True)
+@click.pass_context
+def models(context: click.Context) -> None:
+    """The models that can click: list them, get one, check one.
+
+    Without a command: as `strop models list`.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(list_models)
+
+
+@models.command("list")
+@settings_options("data_dir", "log_level")
+def list_models(settings: Settings) -> None:
+    """Name, size, what is on the disk and licence of each model."""
+    from backend.commands.models import list_models as lines
+
+    for line in lines(settings):
+        click.echo(line)
+
+
+@models.command("get")
+@settings_options("data_dir", "log_level")
+@click.argument("name")
+@click.option(
+    "--accept-licence",
+    is_flag=True,
+    help="You have read the model's licence, where it asks for that, and accept it.",
+)
+def get_model(settings: Settings, name: str, accept_licence: bool) -> None:
+    """Download the model NAME, and check its digest.
+
+    May be stopped and started again: what has arrived is kept.
+    """
+    from backend.commands.models import get_model as get
+
+    for line in get(settings, name, accepts_licence=accept_licence):
+        click.echo(line)
+
+
+@models.command("check")
+@settings_options("device", "data_dir", "log_level")
+@click.argument("name")
+@click.option(
+    "--out",
+    type=FILE,
+    default=Path("strop-model-check.png"),
+    show_default=True,
+    help="The picture with mask and click.",
+)
+@click.option("--image", type=FILE, help="An image of your own, clicked in its middle.")
+def check_model(settings: Settings, name: str, out: Path, image: Path | None) -> None:
+    """Click on a sample with the model NAME, and write the mask."""
+    from backend.commands.models import check_model as check
+
+    for line in check(settings, name, out, image):
+        click.echo(line)
+
+
+@models.command("export")
+@settings_options("data_dir", "log_level")
+@click.argument("name")
+@click.option("--out", type=FILE, required=True, help="The file, as compact-int8.onnx.")
+@click.option(
+    "--images",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of images like those to label: int8, calibrated on them, in place of float32.",
+)
+def export_encoder(settings: Settings, name: str, out: Path, images: Path | None) -> None:
+    """Write the image encoder of the model NAME for ONNX Runtime.
+
+    It is faster on most processors.  Serve it with --set model.encoder=FILE.
+    """
+    from backend.commands.models import export_model
+
+    for line in export_model(settings, name, out, images):
+        click.echo(line)
+
+
 @strop.command()
 @settings_options("data_dir", "log_level")
 @click.option("--out", type=FILE, required=True, help="A new file, as strop.tar.")

@@ -217,6 +217,7 @@ def load_sam(settings: Settings, *, show_progress: bool = False) -> PromptableSa
         settings.models_dir,
         device=model.device,
         checkpoint=model.checkpoint,
+        encoder=model.encoder,
         download=model.download,
         show_progress=show_progress,
     )

@@ -78,8 +78,8 @@ def test_what_is_asked_for_is_locked(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "extras"),
     [
-        ("serve.lock", ("export", "mobile-sam", "postgres")),
-        ("dev.lock", ("export", "mobile-sam", "postgres", "train", "dev")),
+        ("serve.lock", ("export", "hub", "mobile-sam", "onnx", "postgres")),
+        ("dev.lock", ("export", "hub", "mobile-sam", "onnx", "postgres", "train", "dev")),
     ],
 )
 def test_what_strop_itself_declares_is_locked(name: str, extras: tuple[str, ...]) -> None:

@@ -26,12 +26,17 @@ from adaptation.storage.tensors import write_tensors
 Deltas = Mapping[str, Tensor]
 """Differences to the base decoder's parameters by name, float16."""
 
-_OUTPUT_PARTS = ("hypernetworks", "mask_tokens", "iou_", "output_upscaling", "prior", "refine")
+_OUTPUT_PARTS = (
+    *("hypernetworks", "mask_tokens", "iou_", "output_upscaling", "prior", "refine"),
+    *("upscale_", "hq_", "mask_conv", "mask_norm"),  # as models of the hub name them
+)
 
 SUBSETS: dict[str, Callable[[str, Tensor], bool]] = {
     "all": lambda name, value: True,
     "norms": lambda name, value: value.dim() == 1,
-    "tokens": lambda name, value: "hypernetworks" in name or "_token" in name,
+    "tokens": lambda name, value: (
+        "hypernetworks" in name or "_token" in name or "hq_mask_mlp" in name
+    ),
     "output": lambda name, value: any(part in name for part in _OUTPUT_PARTS),
     "transformer": lambda name, value: name.startswith("transformer."),
 }

@@ -125,7 +125,7 @@ def load_base(path: Path, sam: PromptableSam) -> PromptableSam:
             with parameters that this decoder does not have.
     """
     card = read_card(path)
-    if card.encoder_id != sam.encoder_id:
+    if card.encoder_id not in (sam.encoder_id, sam.imitates):
         raise ModelError(
             f"The base {path.name} was tuned for encoder {card.encoder_id} ({card.model_id}), "
             f"this model is {sam.model_id} with encoder {sam.encoder_id}; use the model that it "

@@ -1,63 +1,23 @@
-"""The models that can be named: where their weights come from, and how they are loaded.
-
-Sizes and digests are those of the files at the addresses given; the hexadecimal part of SAM's file
-names is no part of their sha256. Parameter counts include what is frozen.
-"""
+"""The models that can be named: found, fetched, verified, loaded."""
 
 from __future__ import annotations
 
-import importlib
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
-from segment_anything import build_sam_vit_b, build_sam_vit_h, build_sam_vit_l
-from segment_anything.modeling import Sam
-from torch import nn
 
 from adaptation.errors import ModelError
-from adaptation.models.checkpoints import describe_mismatch, load_strictly, read_tensors
-from adaptation.models.compact.model import DEFAULT_WEIGHTS, load_compact
+from adaptation.models.compact.model import DEFAULT_WEIGHTS
+from adaptation.models.entries import CATALOG, Checkpoint, from_hub, in_folder
+from adaptation.models.hub.fetching import fetch_model
+from adaptation.models.hub.files import folder_digest
+from adaptation.models.names import is_place
+from adaptation.models.onnx_encoder import with_encoder
 from adaptation.models.sam import PromptableSam
 from adaptation.storage.digests import file_sha256, read_digest, verify_file
 from adaptation.storage.download import Download, download
 
-_SAM_FILES = "https://dl.fbaipublicfiles.com/segment_anything"
-_MOBILE_SAM_COMMIT = "f706ad9c4eb7f219c00d9050e46328518ffb65d2"
 _ID_DIGITS = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """One model of the catalog.
-
-    Args:
-        name: What users call it.
-        title: What it is, in a few words.
-        load: Makes the model from a file of weights, on the CPU; raises `ModelError`.
-        file_name: The file of its published weights.
-        url: Where that file is published; None for weights that come with Strop.
-        sha256: The file's digest; None where it is written beside the file.
-        n_bytes: The file's size; None where it may change.
-        licence: Of the weights.
-        input_size: Longest side of an image after resizing, in pixels.
-        n_parameters: Parameters of the whole model.
-    """
-
-    name: str
-    title: str
-    load: Callable[[Path], Sam]
-    file_name: str
-    url: str | None
-    sha256: str | None
-    n_bytes: int | None
-    licence: str
-    input_size: int
-    n_parameters: int
 
 
 def load_model(
@@ -66,16 +26,19 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
+    encoder: Path | None = None,
     download: bool = True,
     show_progress: bool = False,
 ) -> PromptableSam:
     """Load a model by its name, fetching its weights first where they are not there yet.
 
     Args:
-        name: One of `CATALOG`.
+        name: One of `CATALOG`, a folder that `save_pretrained` wrote, or an id on the hub.
         models_dir: Where downloaded weights are kept.
         device: Where the model runs, for instance "cpu" or "cuda:0".
-        checkpoint: A file with weights of your own for that model, instead of the published ones.
+        checkpoint: A file (a folder, for models of the hub) with weights of your own for that
+            model, instead of the published ones.
+        encoder: Its image encoder for ONNX Runtime, as `strop models export` writes it.
         download: Whether the network may be used.
         show_progress: Draw a progress bar on standard error while downloading.
 
@@ -95,34 +58,67 @@ def load_model(
         path = checkpoint
     sam = entry.load(path).to(target)
     digest = entry.sha256 if checkpoint is None else None
-    return PromptableSam(sam, model_id=f"{name}-{(digest or file_sha256(path))[:_ID_DIGITS]}")
+    called = entry.name if is_place(name) else name
+    model_id = f"{called}-{(digest or _digest(path))[:_ID_DIGITS]}"
+    found = PromptableSam(sam, model_id)
+    return found if encoder is None else with_encoder(found, encoder)
 
 
 def find_checkpoint(name: str) -> Checkpoint:
-    """Look a model up by its name.
+    """Look a model up by its name; a folder's path or an id on the hub makes an entry of its own.
 
     Raises:
         ModelError: There is none; the message lists the names.
     """
-    if name not in CATALOG:
-        raise ModelError(f"There is no model {name!r}. Choose one of: {', '.join(CATALOG)}.")
-    return CATALOG[name]
+    if name in CATALOG:
+        return CATALOG[name]
+    if not is_place(name):
+        raise ModelError(
+            f"There is no model {name!r}. Choose one of: {', '.join(CATALOG)}; or give a folder "
+            "that transformers' save_pretrained wrote (./NAME), or a model of the Hugging Face hub "
+            "(OWNER/NAME)."
+        )
+    folder = Path(name).expanduser()
+    return in_folder(folder) if folder.is_dir() else from_hub(name)
 
 
 def fetch(
-    entry: Checkpoint, models_dir: Path, *, may_download: bool = True, show_progress: bool = False
+    entry: Checkpoint,
+    models_dir: Path,
+    *,
+    may_download: bool = True,
+    accepts_terms: bool = False,
+    show_progress: bool = False,
 ) -> Path:
     """Find a model's published weights in the models folder, else download them.
 
+    Args:
+        entry: The model.
+        models_dir: Where downloaded weights are kept.
+        may_download: Whether the network may be used.
+        accepts_terms: Whether the user has read and accepted the licence of a model that asks for
+            it; once is enough.
+        show_progress: Draw a progress bar on standard error while downloading.
+
     Returns:
-        The file, its digest verified.
+        The file or folder, its digest verified.
 
     Raises:
         ModelError: It is missing, or not the published file.
     """
-    if entry.url is None or entry.sha256 is None:
+    if entry.hub is not None:
+        return fetch_model(
+            entry.hub,
+            models_dir,
+            may_download=may_download,
+            accepts_terms=accepts_terms,
+            show_progress=show_progress,
+        )
+    if entry.is_embedded:
         return _embedded(entry)
     path = models_dir / entry.file_name
+    if entry.url is None or entry.sha256 is None:
+        return path
     job = Download(
         url=entry.url,
         path=path,
@@ -159,55 +155,6 @@ def as_device(device: str | torch.device) -> torch.device:
     return target
 
 
-def load_published(path: Path, build: Callable[[], nn.Module]) -> Sam:
-    """Load a published SAM, without initialising the weights that the file replaces.
-
-    Args:
-        path: A state dict of the whole model.
-        build: Assembles the model; called with the meta device as default.
-
-    Raises:
-        ModelError: The file does not fit; where it fits another model, the message says which.
-    """
-    tensors = read_tensors(path)
-    with torch.device("meta"):
-        sam = build()
-    fits = [name for name, other in _SAM_BUILDERS.items() if _fits(other, tensors)]
-    if fits and describe_mismatch(sam.state_dict(), tensors):
-        raise ModelError(f"{path.name} holds weights of {fits[0]}: choose that model for it.")
-    load_strictly(sam, tensors, source=path.name)
-    return sam.eval()
-
-
-def load_mobile_sam(path: Path) -> Sam:
-    """Load MobileSAM (Zhang et al. 2023, arXiv 2306.14289): SAM's decoder on a TinyViT encoder.
-
-    Raises:
-        ModelError: The extra is not installed, or the file does not fit.
-    """
-    encoder = _build_tiny_vit()
-    with torch.device("meta"):
-        sam = build_sam_vit_b()
-    sam.image_encoder = encoder
-    load_strictly(sam, read_tensors(path), source=path.name)
-    # The attention biases are gathered anew whenever TinyViT is put in evaluation mode.
-    return sam.eval()
-
-
-def _build_tiny_vit() -> nn.Module:
-    try:
-        with warnings.catch_warnings():
-            # It asks timm by the names of older versions, and registers under names timm has too.
-            warnings.simplefilter("ignore")
-            package = importlib.import_module("mobile_sam")
-    except ImportError as error:
-        raise ModelError(
-            "mobile_sam needs packages that are not installed: pip install 'strop[mobile-sam]'."
-        ) from error
-    encoder: nn.Module = package.build_sam_vit_t().image_encoder
-    return encoder
-
-
 def _embedded(entry: Checkpoint) -> Path:
     path = DEFAULT_WEIGHTS.with_name(entry.file_name)
     digest = read_digest(path)
@@ -221,92 +168,5 @@ def _embedded(entry: Checkpoint) -> Path:
     return path
 
 
-def _fits(build: Callable[[], nn.Module], tensors: Mapping[str, torch.Tensor]) -> bool:
-    with torch.device("meta"):
-        return not describe_mismatch(build().state_dict(), tensors)
-
-
-_SAM_BUILDERS: dict[str, Callable[[], Sam]] = {
-    "vit_b": build_sam_vit_b,
-    "vit_l": build_sam_vit_l,
-    "vit_h": build_sam_vit_h,
-}
-
-_CHECKPOINTS = (
-    Checkpoint(
-        name="compact",
-        title="the embedded compact model: for CPUs, and where nothing can be downloaded",
-        load=load_compact,
-        file_name=DEFAULT_WEIGHTS.name,
-        url=None,
-        sha256=None,
-        n_bytes=None,
-        licence="Apache-2.0; the licences of its training data are in its model card",
-        input_size=384,
-        n_parameters=4_138_168,
-    ),
-    Checkpoint(
-        name="compact-1",
-        title="the embedded model before this one: to replay what was clicked and learned with it",
-        load=load_compact,
-        file_name="compact-1.safetensors",
-        url=None,
-        sha256=None,
-        n_bytes=None,
-        licence="Apache-2.0; the licences of its training data are in its model card",
-        input_size=384,
-        n_parameters=4_138_168,
-    ),
-    Checkpoint(
-        name="mobile_sam",
-        title="MobileSAM: SAM's decoder on a TinyViT encoder",
-        load=load_mobile_sam,
-        file_name="mobile_sam.pt",
-        url="https://raw.githubusercontent.com/ChaoningZhang/MobileSAM/"
-        f"{_MOBILE_SAM_COMMIT}/weights/mobile_sam.pt",
-        sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
-        n_bytes=40_728_226,
-        licence="Apache-2.0",
-        input_size=1024,
-        n_parameters=10_130_092,
-    ),
-    Checkpoint(
-        name="vit_b",
-        title="Segment Anything, ViT-B encoder",
-        load=partial(load_published, build=build_sam_vit_b),
-        file_name="sam_vit_b_01ec64.pth",
-        url=f"{_SAM_FILES}/sam_vit_b_01ec64.pth",
-        sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-        n_bytes=375_042_383,
-        licence="Apache-2.0",
-        input_size=1024,
-        n_parameters=93_735_472,
-    ),
-    Checkpoint(
-        name="vit_l",
-        title="Segment Anything, ViT-L encoder",
-        load=partial(load_published, build=build_sam_vit_l),
-        file_name="sam_vit_l_0b3195.pth",
-        url=f"{_SAM_FILES}/sam_vit_l_0b3195.pth",
-        sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-        n_bytes=1_249_524_607,
-        licence="Apache-2.0",
-        input_size=1024,
-        n_parameters=312_342_832,
-    ),
-    Checkpoint(
-        name="vit_h",
-        title="Segment Anything, ViT-H encoder",
-        load=partial(load_published, build=build_sam_vit_h),
-        file_name="sam_vit_h_4b8939.pth",
-        url=f"{_SAM_FILES}/sam_vit_h_4b8939.pth",
-        sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-        n_bytes=2_564_550_879,
-        licence="Apache-2.0",
-        input_size=1024,
-        n_parameters=641_090_608,
-    ),
-)
-
-CATALOG: Mapping[str, Checkpoint] = MappingProxyType({entry.name: entry for entry in _CHECKPOINTS})
-"""The models by name, the lightest first."""
+def _digest(path: Path) -> str:
+    return folder_digest(path) if path.is_dir() else file_sha256(path)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adaptation.errors import ModelError
 
-_SCORE_LAYER = re.compile(r"iou_prediction_head\.layers\.(\d+)\.weight")
+_SCORE_LAYER = re.compile(r"iou_prediction_head\.(?:layers\.(\d+)|proj_out)\.weight")
 
 
 def score_layer(parameters: Iterable[str]) -> str:
@@ -21,7 +21,7 @@ def score_layer(parameters: Iterable[str]) -> str:
     Raises:
         ModelError: The decoder has no such head.
     """
-    found = [(int(m[1]), name) for name in parameters if (m := _SCORE_LAYER.fullmatch(name))]
+    found = [(int(m[1] or 0), name) for name in parameters if (m := _SCORE_LAYER.fullmatch(name))]
     if not found:
         raise ModelError("This decoder has no iou_prediction_head: its scores stay as they are.")
     return max(found)[1].removesuffix(".weight")

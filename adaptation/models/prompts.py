@@ -7,6 +7,7 @@ numbers on both sides, so a pixel centre maps to ``(x + 0.5) * scale - 0.5``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -78,21 +79,21 @@ def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return np.asarray(small)
 
 
-def guide_of(small: NDArray[np.uint8], stride: int) -> NDArray[np.uint8]:
+def guide_of(small: NDArray[np.uint8], stride: float) -> NDArray[np.uint8]:
     """A resized image on the grid of the logits, the last row and column partly made up.
 
     Args:
         small: ``[H, W, 3]`` uint8 at the model's input size.
-        stride: Pixels of it per logit.
+        stride: Pixels of it per logit; a whole number, or one that H and W are multiples of.
 
     Returns:
         ``[ceil(H / stride), ceil(W / stride), 3]`` uint8.
     """
-    height, width = small.shape[:2]
-    bottom, right = -height % stride, -width % stride
+    height, width = (math.ceil(side / stride) for side in small.shape[:2])
+    bottom, right = round(height * stride) - small.shape[0], round(width * stride) - small.shape[1]
     whole = cv2.copyMakeBorder(small, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-    size = whole.shape[1] // stride, whole.shape[0] // stride
-    return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    grid = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(grid, dtype=np.uint8)
 
 
 def model_scale(embedding: Embedding) -> tuple[float, float]:

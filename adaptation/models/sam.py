@@ -7,11 +7,12 @@ and decode on one model at once, each with decoder weights of its own.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import cv2
@@ -64,17 +65,27 @@ class PromptableSam:
     """One SAM in memory, shared by every thread and every session.
 
     Args:
-        sam: segment_anything's model (any of ViT-B/L/H, MobileSAM, the compact one); it is put
-            into evaluation mode and its parameters are frozen.
+        sam: segment_anything's model (any of ViT-B/L/H, MobileSAM, the compact one) or one of the
+            hub in its shape; it is put into evaluation mode and its parameters are frozen.
         model_id: The catalog's name, kept in every record.
         encoder_id: Digest of the image encoder where it is known; None computes it.
+        imitates: Digest of the encoder that this one stands for, in another arithmetic; decoders
+            that were tuned for that one serve this one too.
     """
 
-    def __init__(self, sam: Sam, model_id: str, encoder_id: str | None = None) -> None:
+    def __init__(
+        self,
+        sam: Sam,
+        model_id: str,
+        encoder_id: str | None = None,
+        imitates: str | None = None,
+    ) -> None:
         self.sam = sam.eval().requires_grad_(False)
         self.model_id = model_id
         self.input_size = int(sam.image_encoder.img_size)
+        self._stretches = bool(getattr(sam, "stretches", False))
         self.encoder_id = digest_of(sam.image_encoder) if encoder_id is None else encoder_id
+        self.imitates = imitates
         self.decoder_id = digest_of(nn.ModuleList([sam.prompt_encoder, sam.mask_decoder]))
         self._base = {f"decoder.{n}": p for n, p in sam.mask_decoder.named_parameters()}
         self._image_pe = sam.prompt_encoder.get_dense_pe().detach()
@@ -115,7 +126,7 @@ class PromptableSam:
             new = tensors[name].detach().to(old.device, old.dtype, copy=True).contiguous()
             memo[id(old)] = nn.Parameter(new, requires_grad=False)
         sam = copy.deepcopy(self.sam, memo)
-        return PromptableSam(sam, self.model_id, self.encoder_id)
+        return PromptableSam(sam, self.model_id, self.encoder_id, self.imitates)
 
     # Encoding -------------------------------------------------------------------------------
 
@@ -131,7 +142,7 @@ class PromptableSam:
         """
         check_image(image)
         original_size = (int(image.shape[0]), int(image.shape[1]))
-        input_size = resized(original_size, self.input_size)
+        input_size = self.framed(original_size)
         small = resize_image(image, input_size)
         frame = self._frame(small)
         with torch.no_grad():
@@ -142,8 +153,22 @@ class PromptableSam:
             input_size=input_size,
             image_id=digest_of_pixels(image) if image_id is None else image_id,
             encoder_id=self.encoder_id,
-            guide=torch.from_numpy(guide_of(small, self.input_size // self.low_res_size)),
+            guide=torch.from_numpy(guide_of(small, self.input_size / self.low_res_size)),
         )
+
+    def framed(self, original_size: Size) -> Size:
+        """Size (H, W) of an image in the model's frame, without the padding.
+
+        SAM keeps the image's proportions; SAM 2 and its like stretch it over the whole frame.
+        """
+        if self._stretches:
+            return self.input_size, self.input_size
+        return resized(original_size, self.input_size)
+
+    def frame_of(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the encoder is given for an image ``[H, W, 3]``: ``[1, 3, S, S]``."""
+        small = resize_image(image, self.framed((image.shape[0], image.shape[1])))
+        return np.asarray(self._frame(small).cpu().numpy(), dtype=np.float32)
 
     def _frame(self, small: NDArray[np.uint8]) -> Tensor:
         """Normalise a resized image and pad it with zeros to the model's square input."""
@@ -329,6 +354,27 @@ class PromptableSam:
             self._local.shell = shell
         return shell
 
+    @property
+    def scores_are_logits(self) -> bool:
+        """Whether a sigmoid stands between the IoU head's last layer and the predicted IoU."""
+        head = getattr(self.sam.mask_decoder, "iou_prediction_head", None)
+        return bool(getattr(head, "sigmoid_output", False))
+
+    @contextlib.contextmanager
+    def observing(self, layer: str) -> Iterator[list[Tensor]]:
+        """Collect what a layer of this thread's decoder reads while the block runs.
+
+        Args:
+            layer: Its name, as in :meth:`decoder_parameters` without the parameter's own.
+        """
+        seen: list[Tensor] = []
+        found = self._shell().decoder.get_submodule(layer)
+        hook = found.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            yield seen
+        finally:
+            hook.remove()
+
     def compile(self) -> None:
         """Compile this thread's decoder with `torch.compile`; pays on a GPU, in long runs."""
         self._shell().compile(dynamic=True)
@@ -368,11 +414,11 @@ class PromptableSam:
     def _unpadded(self, low_res_logits: Tensor, embedding: Embedding) -> Tensor:
         """Logits at the model's input size with the padding cut off."""
         height, width = embedding.input_size
-        stride = self.input_size // self.low_res_size
+        stride = self.input_size / self.low_res_size
         # Only the cells that matter, and one more that the last pixels look at.
-        rows, columns = (-(-side // stride) + 1 for side in (height, width))
+        rows, columns = (math.ceil(side / stride) + 1 for side in (height, width))
         needed = low_res_logits[..., :rows, :columns]
-        size = (stride * needed.shape[-2], stride * needed.shape[-1])
+        size = (round(stride * needed.shape[-2]), round(stride * needed.shape[-1]))
         framed = F.interpolate(needed, size, mode="bilinear", align_corners=False)
         return framed[..., :height, :width]
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaptation.errors import InputError
-from adaptation.models.prompts import resized
 from adaptation.models.sam import PromptableSam, Weights
 from adaptation.predictor.components import pointed_at
 from adaptation.predictor.guided_filter import at_edges
@@ -262,13 +261,14 @@ class InteractivePredictor:
             clicks: What it is taken for the answer to.
         """
         size = (mask.shape[0], mask.shape[1])
-        side, stride = self.sam.input_size, self.sam.input_size // self.sam.low_res_size
-        input_size = resized(size, side)
+        side = self.sam.input_size
+        input_size = self.sam.framed(size)
         frame = np.zeros((side, side), dtype=np.float32)
         frame[: input_size[0], : input_size[1]] = cv2.resize(
             mask.astype(np.float32), input_size[::-1], interpolation=cv2.INTER_AREA
         )
-        inside = F.avg_pool2d(torch.from_numpy(frame)[None, None], stride)
+        grid = (self.sam.low_res_size, self.sam.low_res_size)
+        inside = F.adaptive_avg_pool2d(torch.from_numpy(frame)[None, None], grid)
         logits = ((2 * inside - 1) * MASK_LOGIT).to(self.sam.device)
         view = View.full(size)
         return ObjectState(

@@ -45,6 +45,7 @@ class Download:
         max_failures: Broken connections in a row, without a byte in between, before giving up.
         pause_s: Pause after a broken connection; doubled after each further one.
         show_progress: Draw a progress bar on standard error.
+        token: Sent to the address as a bearer's, and to no other host; None for none.
     """
 
     url: str
@@ -55,6 +56,7 @@ class Download:
     max_failures: int = 5
     pause_s: float = 1.0
     show_progress: bool = False
+    token: str | None = field(default=None, repr=False)
 
     @property
     def partial(self) -> Path:
@@ -190,6 +192,8 @@ def _fetch_rest(job: Download, partial: _Partial) -> None:
     """One request for the bytes that are missing."""
     offset = partial.n_bytes
     headers = {"Accept-Encoding": "identity"}
+    if job.token is not None:
+        headers["Authorization"] = f"Bearer {job.token}"
     if offset:
         headers["Range"] = f"bytes={offset}-"
         if partial.validator:

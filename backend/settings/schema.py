@@ -96,7 +96,7 @@ class ModelSettings(Section):
 
     name: ModelName = Field(
         default="compact",
-        description="A model of the catalog: compact, mobile_sam, vit_b, vit_l, vit_h.",
+        description="A model of `strop models`, a folder (./NAME), or one of the hub (OWNER/NAME).",
     )
     folder: OptionalPath = Field(
         default=None,
@@ -104,6 +104,10 @@ class ModelSettings(Section):
     )
     checkpoint: OptionalPath = Field(
         default=None, description="A checkpoint file to load instead of the catalog's own."
+    )
+    encoder: OptionalPath = Field(
+        default=None,
+        description="Its image encoder for ONNX Runtime, as `strop models export` writes it.",
     )
     device: str = Field(
         default="cpu", description="Where torch computes: cpu, cuda, cuda:1, mps.", min_length=1

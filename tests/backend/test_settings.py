@@ -143,7 +143,7 @@ def test_all_mistakes_of_all_layers_are_reported_at_once_with_their_origin(
             "label_studio.url must begin with http:// or https:// and a host, as http://host:8080, "
             "got 'localhost:8080'",
         ),
-        ("model: {name: sam9}", "model.name must be one of compact, compact-1, mobile_sam, vit_b,"),
+        ("model: {name: sam9}", "model.name must be one of compact, compact-1, edgetam,"),
         ("lerning: {seed: 1}", "lerning: no such setting; did you mean learning?"),
         ("port: 1", "port: no such setting"),
         ("edges: {radius: 7}", "edges.radius must be at most 0.25, got 7"),
@@ -189,8 +189,8 @@ def test_mistakes_of_the_command_line_come_with_the_others() -> None:
     assert str(caught.value).splitlines()[1:] == [
         "  command line: 'foo' is not of the form KEY=VALUE",
         "  command line: server.prot: no such setting; did you mean server.port?",
-        "  command line: model.name must be one of compact, compact-1, mobile_sam, vit_b, vit_l, "
-        "vit_h, got 'sam9'",
+        f"  command line: model.name must be one of {', '.join(MODEL_NAMES)}, a folder (./NAME) or "
+        "a model of the Hugging Face hub (OWNER/NAME), got 'sam9'",
     ]
 
 
@@ -216,6 +216,11 @@ def test_flags_win_over_assignments() -> None:
 
 def test_the_names_of_models_are_the_catalog_s() -> None:
     assert MODEL_NAMES == tuple(CATALOG)
+
+
+@pytest.mark.parametrize("name", ["./mine", "~/models/mine", "/srv/mine", "facebook/sam-vit-base"])
+def test_a_model_may_be_a_folder_or_one_of_the_hub(name: str) -> None:
+    assert load_settings(overrides={"model.name": name}, environ={}).model.name == name
 
 
 def test_zoom_and_edges_are_said_once() -> None:

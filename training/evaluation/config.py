@@ -42,6 +42,7 @@ class EvaluateConfig:
     part: str = ""
     model: str = "compact"
     checkpoint: Path | None = None
+    encoder: Path | None = None
     base: Path | None = None
     adapter: Path | None = None
     models_dir: Path = Path("models")

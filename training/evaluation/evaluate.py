@@ -61,6 +61,7 @@ def load_evaluated_model(config: EvaluateConfig) -> PromptableSam:
         config.models_dir,
         device=config.device,
         checkpoint=config.checkpoint,
+        encoder=config.encoder,
         show_progress=True,
     )
     if config.base is not None:
@@ -79,7 +80,8 @@ def with_adapter(sam: PromptableSam, path: Path) -> PromptableSam:
         parameters = dict(sam.sam.mask_decoder.named_parameters())
         for name, value in (adapter.weights(sam) or {}).items():
             parameters[name].copy_(value)
-    return PromptableSam(sam.sam, f"{sam.model_id}+{adapter.version}")
+    name = f"{sam.model_id}+{adapter.version}"
+    return PromptableSam(sam.sam, name, sam.encoder_id, sam.imitates)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,8 @@ from training.runtime.checkpoints import LOG
 from training.runtime.distributed import Rank
 
 STAGE = "calibrate"
+_SURE = 0.02
+"""IoUs count as lying at least this far from 0 and 1 where a head ends in a sigmoid."""
 
 Mask = NDArray[np.bool_]
 
@@ -72,16 +74,28 @@ class LoneClicks:
 
     Args:
         features: [N, d] float64, what the last layer of the IoU head reads.
-        scores: [N, T - 1] float64, predicted IoU of the candidates.
+        scores: [N, T - 1] float64, predicted IoU of the candidates; its logit where the head ends
+            in a sigmoid.
         ious: [N, T - 1] float64, their IoU with the mask that was meant.
+        are_logits: Whether the head ends in a sigmoid, as SAM 2's does.
     """
 
     features: Tensor
     scores: Tensor
     ious: Tensor
+    are_logits: bool = False
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def wanted(self) -> Tensor:
+        """What the scores should be, [N, T - 1]."""
+        return torch.logit(self.ious, eps=_SURE) if self.are_logits else self.ious
+
+    def as_ious(self, scores: Tensor) -> Tensor:
+        """Scores as predicted IoUs."""
+        return scores.sigmoid() if self.are_logits else scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,12 +111,12 @@ class ScoreUpdate:
     bias: Tensor
 
     def scores(self, clicks: LoneClicks) -> Tensor:
-        """Predicted IoU after the change, [N, T - 1]."""
+        """The scores after the change, [N, T - 1]."""
         return clicks.scores + clicks.features @ self.weight.T + self.bias
 
 
 def fit(clicks: LoneClicks, l2: float) -> ScoreUpdate:
-    """Ridge regression of what the scores lack: min |X W + b - (ious - scores)|^2 / N + l2 |W|^2.
+    """Ridge regression of what the scores lack: min |X W + b - (wanted - scores)|^2 / N + l2 |W|^2.
 
     X are the features, each with mean 0 and variance 1; those that never change say nothing.
 
@@ -113,7 +127,7 @@ def fit(clicks: LoneClicks, l2: float) -> ScoreUpdate:
     mean = clicks.features.mean(dim=0)
     spread = clicks.features.std(dim=0, correction=0)
     scale = torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), torch.zeros_like(spread))
-    x, lacking = (clicks.features - mean) * scale, clicks.ious - clicks.scores
+    x, lacking = (clicks.features - mean) * scale, clicks.wanted - clicks.scores
     offset = lacking.mean(dim=0)
     penalty = l2 * len(clicks) * torch.eye(x.shape[1], dtype=x.dtype)
     weight = torch.linalg.solve(x.T @ x + penalty, x.T @ (lacking - offset)).T * scale
@@ -123,6 +137,7 @@ def fit(clicks: LoneClicks, l2: float) -> ScoreUpdate:
 def measured(clicks: LoneClicks, scores: Tensor) -> dict[str, float]:
     """What scores, [N, T - 1], are worth."""
     tally = MetricSums()
+    scores = clicks.as_ious(scores)
     highest = scores.argmax(dim=1, keepdim=True)
     tally.note("iou", clicks.ious.gather(1, highest)[:, 0])
     tally.note("predicted_iou_error", (scores - clicks.ious).abs().flatten())
@@ -137,8 +152,6 @@ def measured(clicks: LoneClicks, scores: Tensor) -> dict[str, float]:
 def ask(sam: PromptableSam, embedding: Embedding, prompt: Prompt, labels: Tensor) -> LoneClicks:
     """Answer one lone click.
 
-    With the identity in place of its last layer, the head gives what that layer reads.
-
     Args:
         sam: The model.
         embedding: Of the view.
@@ -148,11 +161,10 @@ def ask(sam: PromptableSam, embedding: Embedding, prompt: Prompt, labels: Tensor
     parameters = sam.decoder_parameters()
     name = score_layer(parameters)
     weight, bias = parameters[f"{name}.weight"], parameters[f"{name}.bias"]
-    identity = torch.eye(weight.shape[1], device=weight.device, dtype=weight.dtype)
-    lent = {f"{name}.weight": identity, f"{name}.bias": torch.zeros_like(identity[0])}
     with torch.no_grad():
-        found = sam.decode(embedding, [prompt], weights=lent)
-        features = found.predicted_iou
+        with sam.observing(name) as read:
+            found = sam.decode(embedding, [prompt])
+        features = read[0]
         scores = features @ weight.T + bias
         target, known = (labels == 1).float(), (labels != -1).float()
         offered = torch.stack(
@@ -163,6 +175,7 @@ def ask(sam: PromptableSam, embedding: Embedding, prompt: Prompt, labels: Tensor
         features=features.cpu().double(),
         scores=scores[:, 1:].cpu().double(),
         ious=ious[None, 1:].cpu().double(),
+        are_logits=sam.scores_are_logits,
     )
 
 
@@ -225,7 +238,8 @@ class Clicks:
             return None
         parts = ([getattr(a, part) for a in found] for part in ("features", "scores", "ious"))
         features, scores, ious = (torch.cat(part) for part in parts)
-        return LoneClicks(features=features, scores=scores, ious=ious)
+        are_logits = found[0].are_logits
+        return LoneClicks(features=features, scores=scores, ious=ious, are_logits=are_logits)
 
     def _answers(self, item: LabeledObject) -> Iterator[LoneClicks]:
         replay = self.replay(item)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import requests
 
 from adaptation.errors import ModelError, StoreError
 from adaptation.journal import Journal
+from adaptation.models.costs import Cost, estimated, suiting
 from backend.commands.doctor.findings import Finding, fail, ok, warn
 from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from adaptation.models.sam import PromptableSam
+
+FAST_ENOUGH = Cost(encode=5.0, decode=0.5)
+"""Seconds that an image may take, which is encoded before it is clicked on where that can be
+foreseen, and a click, for which somebody waits."""
+
+SLOW_S = 10.0
+"""An encode that takes longer is measured once."""
 
 # What brings torch along is imported where it is used, so that quick findings come at once.
 
@@ -26,12 +40,71 @@ def check_model(settings: Settings) -> Iterator[Finding]:
             settings.models_dir,
             device=model.device,
             checkpoint=model.checkpoint,
+            encoder=model.encoder,
             download=False,
         )
     except ModelError as error:
         yield fail(f"model {model.name}: {error}")
         return
     yield ok(f"model {sam.model_id} loads, and its digest fits")
+    yield from _speed(settings, sam)
+
+
+def _speed(settings: Settings, sam: PromptableSam) -> Iterator[Finding]:
+    """What an image and a click cost here, and which other models would be fast enough."""
+    from backend.wiring import use_threads
+
+    use_threads(settings)
+    cost = _measured(sam)
+    yield ok(
+        f"an image takes {cost.encode:.2f} s to encode, a click {cost.decode:.3f} s to decode "
+        f"({settings.model.device})"
+    )
+    if cost.decode > FAST_ENOUGH.decode:
+        yield warn(
+            f"a click of {settings.model.name} is slow on this machine",
+            "choose a lighter model (`strop models`), or give torch more cores",
+        )
+    if settings.model.device == "cpu":
+        fitting = suiting(estimated(cost, settings.model.name), FAST_ENOUGH, _memory_bytes())
+        rest = [
+            f"{name} (about {seconds.encode:.1f} s an image, {seconds.decode:.2f} s a click)"
+            for name, seconds in fitting.items()
+            if name not in (settings.model.name, "compact-1")
+        ]
+        if rest:
+            yield ok(f"also fast enough for this machine: {', '.join(rest)}")
+
+
+def _measured(sam: PromptableSam) -> Cost:
+    """Seconds of one encode and of one decode, each the fastest of three."""
+    import numpy as np
+    import torch
+
+    from adaptation.types import Click, Prompt
+
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    prompt = Prompt(clicks=(Click(x=400, y=300, is_positive=True),))
+    encode, decode = [], []
+    for _ in range(3):
+        began = time.perf_counter()
+        embedding = sam.embed(noise, image_id="noise")
+        encoded = time.perf_counter()
+        with torch.no_grad():
+            sam.decode(embedding, [prompt])
+        encode.append(encoded - began)
+        decode.append(time.perf_counter() - encoded)
+        if encode[0] > SLOW_S:
+            break
+    return Cost(encode=min(encode), decode=min(decode))
+
+
+def _memory_bytes() -> int | None:
+    """Bytes of the machine's memory where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def check_journal(settings: Settings) -> Iterator[Finding]:

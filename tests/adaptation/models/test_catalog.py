@@ -20,7 +20,7 @@ from segment_anything.modeling import Sam
 from torch import nn
 
 from adaptation.errors import ModelError
-from adaptation.models import catalog
+from adaptation.models import catalog, loaders
 from adaptation.models.catalog import (
     CATALOG,
     Checkpoint,
@@ -39,7 +39,7 @@ needs_mobile_sam = pytest.mark.skipif(
     find_spec("mobile_sam") is None or find_spec("timm") is None,
     reason="needs the extra mobile-sam",
 )
-load_tiny = partial(catalog.load_published, build=tiny_vit_sam)
+load_tiny = partial(loaders.load_published, build=tiny_vit_sam)
 
 
 def save(tensors: Any, path: Path) -> Path:
@@ -90,9 +90,14 @@ def published(source: Sam, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("entry", CATALOG.values(), ids=CATALOG)
 def test_an_entry_says_where_its_weights_come_from(entry: Checkpoint) -> None:
     assert entry.licence and entry.title
-    if entry.url is None:
+    if entry.is_embedded:
         assert entry.file_name.endswith(".safetensors")
+    elif entry.hub is not None:
+        assert entry.url == f"https://huggingface.co/{entry.hub.hub_id}"
+        assert entry.file_name == entry.hub.hub_id.replace("/", "--")
+        assert entry.n_parameters and entry.input_size
     else:
+        assert entry.url is not None and entry.n_parameters is not None
         assert entry.url.startswith("https://") and entry.url.endswith(entry.file_name)
         assert entry.sha256 is not None and entry.n_bytes is not None
         assert len(bytes.fromhex(entry.sha256)) == 32
@@ -117,7 +122,9 @@ def test_sizes_are_those_of_the_models(name: str, build: Any) -> None:
 
 
 def test_an_unknown_name_gets_the_known_ones() -> None:
-    with pytest.raises(ModelError, match="no model 'vit_x'.*compact, compact-1, mobile_sam"):
+    with pytest.raises(
+        ModelError, match="no model 'vit_x'.*compact, compact-1, edgetam, mobile_sam"
+    ):
         find_checkpoint("vit_x")
 
 
@@ -331,7 +338,7 @@ def test_the_embedded_model_before_this_one_is_loaded_by_its_name(tmp_path: Path
 def test_mobile_sam_is_sams_decoder_on_another_encoder(tmp_path: Path) -> None:
     torch.manual_seed(1)
     source = build_sam_vit_b()
-    source.image_encoder = catalog._build_tiny_vit()
+    source.image_encoder = loaders._build_tiny_vit()
     for name, value in source.image_encoder.named_parameters():
         if name.endswith("attention_biases"):
             nn.init.normal_(value)
@@ -373,7 +380,7 @@ def test_a_full_size_sam_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_full_size_mobile_sam_encodes(tmp_path: Path) -> None:
     source = build_sam_vit_b()
-    source.image_encoder = catalog._build_tiny_vit().eval()
+    source.image_encoder = loaders._build_tiny_vit().eval()
     path = save(source.state_dict(), tmp_path / "mobile_sam.pt")
     sam = load_model("mobile_sam", tmp_path, checkpoint=path)
     embedding = sam.embed(np.full((96, 128, 3), 90, np.uint8))
