@@ -2,6 +2,8 @@
 
     python -m benchmarks.click_latency                  # both image sizes, 1 and 4 clients
     python -m benchmarks.click_latency --objects 4 --sizes 600x400 --clients 1
+    git worktree add ../before HEAD~5
+    python -m benchmarks.click_latency --beside ../before     # what a change has brought
 
 A real `strop serve` runs on the loopback interface.  Every client draws objects of its own, five
 clicks each, with a pause before every click as people make it; just before the click, while the
@@ -15,6 +17,8 @@ the same second.
 - *bare decode*: `PromptableSam.decode` with as many clicks and the fed-back mask, one thread.
 - *mask encoding*: logits to a mask at the image's size, its run lengths for the journal and for
   Label Studio.  (The server draws and keeps all of the decoder's masks.)
+- *before*: the same clicks, answered by a server of another checkout, each just before or after
+  this one's in turns (`--beside`).
 - *CPU*: processor time of the server's process from the click to its answer, beside that of the
   bare decode; on a machine that does other work, too, this is the steadier ratio.  Only with one
   client it is that of the click alone.
@@ -29,6 +33,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +51,12 @@ from adaptation.types import Click, Embedding
 from backend.protocol.brush_rle import encode_brush
 from benchmarks.click_server import Case, Server, clicks_of, request_of, serving, write_pictures
 from benchmarks.environment import environment, load
+
+BEFORE = ", before"
+"""Behind the names of what the server of another checkout took."""
+
+SETTLED_S = 0.3
+"""Between clicks on two servers: what one does behind its reply shall not slow the other."""
 
 RESULTS = Path(__file__).parent / "results" / "click_latency.json"
 
@@ -121,7 +132,7 @@ class Bare:
 class Client:
     """One annotator: draws objects on an image whose embedding is there."""
 
-    server: Server
+    servers: dict[str, Server]
     case: Case
     bare: Bare
     times: Times
@@ -138,15 +149,29 @@ class Client:
                 before = self.bare.measure(clicks[:step], before, self.times)
                 name = f"c{seed}-{number}"
                 body = request_of(self.case, self.task, self.reference, clicks[:step], name)
-                began = self.server.cpu_ms()
-                elapsed = self.server.predict(body)
-                if step > 1:
-                    self.times.add("later", elapsed)
-                    self.times.add("later, CPU", self.server.cpu_ms() - began)
+                for suffix in sorted(self.servers, reverse=bool((number + step) % 2)):
+                    self.click(body, suffix, is_counted=step > 1)
+
+    def click(self, body: Any, suffix: str, *, is_counted: bool) -> None:
+        """Send one request to one of the servers."""
+        server = self.servers[suffix]
+        began = server.cpu_ms()
+        elapsed = server.predict(body)
+        if is_counted:
+            self.times.add("later" + suffix, elapsed)
+            self.times.add("later, CPU" + suffix, server.cpu_ms() - began)
+        if len(self.servers) > 1:
+            time.sleep(SETTLED_S)
 
 
 def first_clicks(
-    server: Server, case: Case, references: Sequence[str], times: Times, *, is_opened: bool
+    server: Server,
+    case: Case,
+    references: Sequence[str],
+    times: Times,
+    suffix: str,
+    *,
+    is_opened: bool,
 ) -> None:
     """The first click on each of some images."""
     for index, reference in enumerate(references):
@@ -160,7 +185,7 @@ def first_clicks(
         clicks = clicks_of(case, index)[:1]
         body = request_of(case, task, reference, clicks, f"f{task}")
         elapsed = server.predict(body)
-        times.add("prefetched" if is_opened else "cold", elapsed)
+        times.add(("prefetched" if is_opened else "cold") + suffix, elapsed)
         time.sleep(0.5)  # the view of the next click is encoded behind the answer
 
 
@@ -171,16 +196,23 @@ def run_case(sam: PromptableSam, case: Case, args: argparse.Namespace) -> dict[s
         folder = Path(images)
         firsts = write_pictures(folder, case, 2 * args.firsts, first_seed=0)
         shared = write_pictures(folder, case, case.clients, first_seed=1000)
-        with serving(folder, args.model) as server:
-            first_clicks(server, case, firsts[: args.firsts], times, is_opened=False)
-            first_clicks(server, case, firsts[args.firsts :], times, is_opened=True)
+        with ExitStack() as stack:
+            trees = {"": None} | ({BEFORE: args.beside} if args.beside is not None else {})
+            servers = {
+                suffix: stack.enter_context(serving(folder, args.model, tree))
+                for suffix, tree in trees.items()
+            }
+            for suffix, server in servers.items():
+                first_clicks(server, case, firsts[: args.firsts], times, suffix, is_opened=False)
+                first_clicks(server, case, firsts[args.firsts :], times, suffix, is_opened=True)
             clients = []
             for number, reference in enumerate(shared):
                 pixels = np.asarray(Image.open(folder / reference.rpartition("=")[2]))
                 bare = Bare(sam, case, sam.embed(pixels))
                 warm = request_of(case, number, reference, clicks_of(case, 99)[:1], f"w{number}")
-                server.predict(warm)
-                clients.append(Client(server, case, bare, times, number, reference, args.think))
+                for server in servers.values():
+                    server.predict(warm)
+                clients.append(Client(servers, case, bare, times, number, reference, args.think))
             threads = [
                 threading.Thread(target=client.draw, args=(args.objects, number))
                 for number, client in enumerate(clients)
@@ -189,8 +221,11 @@ def run_case(sam: PromptableSam, case: Case, args: argparse.Namespace) -> dict[s
                 thread.start()
             for thread in threads:
                 thread.join()
-            memory = server.memory_mb()
-    return {"case": str(case), "times": times.summary(), "server_memory_mb": memory}
+            memory = {suffix: server.memory_mb() for suffix, server in servers.items()}
+    result = {"case": str(case), "times": times.summary(), "server_memory_mb": memory.pop("")}
+    if memory:
+        result["server_memory_mb" + BEFORE] = memory[BEFORE]
+    return result
 
 
 # Results -----------------------------------------------------------------------------------------
@@ -201,17 +236,23 @@ def ratios(result: dict[str, Any]) -> dict[str, float]:
     p50 = {name: value["p50_ms"] for name, value in result["times"].items()}
     mean = {name: value["mean_ms"] for name, value in result["times"].items()}
     goal = 1.5 * p50["bare decode"] + p50["mask encoding"]
-    return {
+    found = {
         "later / bare decode": round(p50["later"] / p50["bare decode"], 2),
         "CPU: later / bare": round(mean["later, CPU"] / mean["bare decode, CPU"], 2),
         "later / goal": round(p50["later"] / goal, 2),
         "prefetched / later": round(p50["prefetched"] / p50["later"], 2),
         "cold / later": round(p50["cold"] / p50["later"], 2),
     }
+    if "later" + BEFORE in p50:
+        found["later / before"] = round(p50["later"] / p50["later" + BEFORE], 2)
+        found["CPU: later / before"] = round(mean["later, CPU"] / mean["later, CPU" + BEFORE], 2)
+        found["before / bare decode"] = round(p50["later" + BEFORE] / p50["bare decode"], 2)
+    return found
 
 
 def print_table(results: Sequence[dict[str, Any]]) -> None:
-    columns = ("cold", "prefetched", "later", "bare decode", "mask encoding")
+    columns = ["cold", "prefetched", "later", "bare decode", "mask encoding"]
+    columns += [name + BEFORE for name in columns[:3] if name + BEFORE in results[0]["times"]]
     print(f"\n{'p50 / p95 in ms':<22}" + "".join(f"{name:>18}" for name in columns))
     for result in results:
         cells = [result["times"][name] for name in columns]
@@ -232,6 +273,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--objects", type=int, default=10, help="objects of each client")
     parser.add_argument("--firsts", type=int, default=12, help="first clicks of each kind")
     parser.add_argument("--think", type=float, default=1.5, help="seconds before a click")
+    parser.add_argument("--beside", type=Path, help="another checkout, measured click by click too")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 

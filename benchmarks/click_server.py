@@ -72,9 +72,16 @@ def write_pictures(folder: Path, case: Case, count: int, first_seed: int) -> lis
 
 
 class Server:
-    """A `strop serve` of its own, with its data in a folder."""
+    """A `strop serve` of its own, with its data in a folder.
 
-    def __init__(self, folder: Path, images: Path, model: str) -> None:
+    Args:
+        folder: Of its data.
+        images: Which it may read.
+        model: Its name.
+        tree: Another checkout of Strop that serves instead of this one.
+    """
+
+    def __init__(self, folder: Path, images: Path, model: str, tree: Path | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.embeddings = folder / "embeddings"
@@ -82,7 +89,9 @@ class Server:
         arguments += ["--log-level", "warning", "--set", f"images.allowed_folders={images}"]
         command = [sys.executable, "-c", "from backend.cli import main; main()", "serve"]
         environ = {k: v for k, v in os.environ.items() if not k.startswith("STROP_")}
-        self.process = subprocess.Popen([*command, *arguments], env=environ)
+        if tree is not None:
+            environ["PYTHONPATH"] = str(tree.resolve())
+        self.process = subprocess.Popen([*command, *arguments], env=environ, cwd=tree)
 
     def exchange(self, path: str, body: bytes | None = None) -> bytes:
         """GET, or POST where there is a body, up to the last byte of the reply."""
@@ -143,9 +152,9 @@ class Server:
 
 
 @contextmanager
-def serving(images: Path, model: str) -> Iterator[Server]:
+def serving(images: Path, model: str, tree: Path | None = None) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="strop-benchmark-"))
-    server = Server(folder, images, model)
+    server = Server(folder, images, model, tree)
     try:
         server.wait_until_up()
         yield server

@@ -5,18 +5,20 @@ All of it runs while no one else writes, so a look before an insert is safe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
 
 from adaptation.journal.records import (
+    CandidateRecord,
     EntryKind,
     EventRecord,
     InteractionRecord,
     Receipt,
     SubmissionRecord,
+    check_masks,
     utc_now,
 )
 from adaptation.journal.rows import (
@@ -48,6 +50,24 @@ def add_interaction(connection: Connection, record: InteractionRecord) -> Receip
     if record.candidates:
         connection.execute(insert(CANDIDATES), candidate_rows(seq, record.candidates))
     return Receipt(seq=seq, is_new=True, needs_link=_wake_submissions(connection, record))
+
+
+def add_candidates(
+    connection: Connection, request_id: str, candidates: Sequence[CandidateRecord]
+) -> bool:
+    """Write further masks of an interaction, behind those it has; False where it is not there."""
+    table = INTERACTIONS
+    columns = table.c.seq, table.c.image_height, table.c.image_width
+    found = connection.execute(select(*columns).where(table.c.request_id == request_id)).first()
+    if found is None:
+        return False
+    check_masks(candidates, (found.image_height, found.image_width))
+    known = select(CANDIDATES.c.token).where(CANDIDATES.c.seq == found.seq)
+    tokens = set(connection.scalars(known))
+    new = [candidate for candidate in candidates if candidate.token not in tokens]
+    if new:
+        connection.execute(insert(CANDIDATES), candidate_rows(found.seq, new, len(tokens)))
+    return True
 
 
 def _wake_submissions(connection: Connection, record: InteractionRecord) -> bool:

@@ -8,7 +8,7 @@ fields (``context``, ``payload``) hold JSON values only: a tuple in them reads b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -135,7 +135,8 @@ class InteractionRecord(_Record):
         encoder_id: Digest of the encoder's weights.
         decoder_id: Digest of the base decoder's weights.
         adapter_version: Of the session's weights that answered; empty for the base's own.
-        candidates: The masks, the shown ones first.
+        candidates: The masks, the shown ones first; the others may come to the journal a moment
+            later, or, where the server died in that moment, never.
         view: (x0, y0, x1, y1) of the crop that was decoded on; None for the whole image.
         timings_ms: Milliseconds by the name of the stage.
         context: Whatever else helps to understand or to replay the answer; JSON values.
@@ -163,16 +164,21 @@ class InteractionRecord(_Record):
 
     def __post_init__(self) -> None:
         _Record.__post_init__(self)
-        for candidate in self.candidates:
-            if tuple(candidate.rle.size) != tuple(self.image_size):
-                raise InputError(
-                    f"A mask must have its image's size {self.image_size}, "
-                    f"got {candidate.rle.size} for {candidate.region_id!r}."
-                )
+        check_masks(self.candidates, self.image_size)
 
     def candidate(self, region_id: str) -> CandidateRecord | None:
         """The candidate that was offered under this id."""
         return next((c for c in self.candidates if c.region_id == region_id), None)
+
+
+def check_masks(candidates: Sequence[CandidateRecord], image_size: tuple[int, int]) -> None:
+    """InputError where a candidate's mask has not the size of its image, (H, W)."""
+    for candidate in candidates:
+        if tuple(candidate.rle.size) != tuple(image_size):
+            raise InputError(
+                f"A mask must have its image's size {image_size}, "
+                f"got {candidate.rle.size} for {candidate.region_id!r}."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,8 +98,8 @@ def prompt_json(prompt: PromptRecord) -> Row:
     }
 
 
-def candidate_rows(seq: int, candidates: Sequence[CandidateRecord]) -> list[Row]:
-    """The rows of ``journal_candidates``."""
+def candidate_rows(seq: int, candidates: Sequence[CandidateRecord], first: int = 0) -> list[Row]:
+    """The rows of ``journal_candidates``, at the positions from the first one on."""
     return [
         {
             "seq": seq,
@@ -107,7 +107,7 @@ def candidate_rows(seq: int, candidates: Sequence[CandidateRecord]) -> list[Row]
             "counts": candidate.rle.counts,
             **_values(candidate, _CANDIDATE),
         }
-        for position, candidate in enumerate(candidates)
+        for position, candidate in enumerate(candidates, first)
     ]
 
 

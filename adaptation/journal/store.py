@@ -13,6 +13,7 @@ from adaptation.journal import append, linking, objects, read
 from adaptation.journal.database import Database
 from adaptation.journal.migrations import MIGRATIONS, migrate
 from adaptation.journal.records import (
+    CandidateRecord,
     Delivery,
     Entry,
     EventRecord,
@@ -96,6 +97,21 @@ class Journal:
     def append_interaction(self, record: InteractionRecord) -> Receipt:
         """Write a prompt and its masks."""
         return self._write(lambda connection: append.add_interaction(connection, record))
+
+    def append_candidates(self, request_id: str, candidates: Sequence[CandidateRecord]) -> bool:
+        """Write further masks of an interaction, behind those that it has.
+
+        A mask of a token that the interaction has a mask of already is left out.
+
+        Returns:
+            False where there is no such interaction (yet).
+
+        Raises:
+            InputError: A mask has not the size of the interaction's image.
+        """
+        return self._write(
+            lambda connection: append.add_candidates(connection, request_id, candidates)
+        )
 
     def append_submission(self, record: SubmissionRecord) -> Receipt:
         """Write a version of an annotation, or its deletion; compares no masks.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from adaptation.errors import ProtocolError
 from backend.protocol import fields
@@ -16,6 +16,8 @@ from backend.protocol.submitted_regions import SubmittedRegion, parse_regions
 from backend.protocol.tasks import TaskRef, parse_project_id, parse_task
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class WebhookKind(str, Enum):
@@ -110,8 +112,8 @@ def parse_webhook(body: object) -> WebhookEvent:
     """Read a report without decoding any mask.
 
     Raises:
-        ProtocolError: The body is not an object, has no action, or a report of annotations names
-            none.
+        ProtocolError: The body is not an object, has no action, or reports annotations or tasks
+            of which none can be read.
     """
     report = fields.mapping(body, "the request")
     action = fields.text(report.get("action"), "action")
@@ -142,9 +144,7 @@ def _project_id(value: object) -> str | None:
 
 def _tasks(report: Mapping[str, Any], project_id: str | None) -> tuple[TaskRef, ...]:
     raw_tasks = fields.sequence(report.get("tasks"), "tasks")
-    return tuple(
-        parse_task(raw, f"tasks[{i}]", project_id or "") for i, raw in enumerate(raw_tasks)
-    )
+    return _each(raw_tasks, "tasks[{}]", partial(parse_task, project_id=project_id or ""))
 
 
 def _submissions(
@@ -175,22 +175,24 @@ def _listed(report: Mapping[str, Any], *keys: str) -> tuple[str, Sequence[Any]]:
     return f"{key}[{{}}]", fields.sequence(found, key)
 
 
-def _each(
-    raws: Sequence[Any], name: str, read: Callable[[object, str], Submission]
-) -> tuple[Submission, ...]:
-    """All that can be read; the others are left out with a warning, where others there are."""
-    submissions: list[Submission] = []
+def _each(raws: Sequence[Any], name: str, read: Callable[[object, str], T]) -> tuple[T, ...]:
+    """All that can be read; the others are left out with a warning.
+
+    Raises:
+        ProtocolError: There are some, and none can be read.
+    """
+    found: list[T] = []
     errors: list[ProtocolError] = []
     for i, raw in enumerate(raws):
         try:
-            submissions.append(read(raw, name.format(i)))
+            found.append(read(raw, name.format(i)))
         except ProtocolError as error:
             errors.append(error)
-    if errors and not submissions:
+    if errors and not found:
         raise errors[0]
     for reason in errors:
-        logger.warning("Annotation left out: %s", reason)
-    return tuple(submissions)
+        logger.warning("Left out of the report: %s", reason)
+    return tuple(found)
 
 
 def _submission(

@@ -17,6 +17,7 @@ Threads
     * ``bases`` looks whether another base decoder was promoted (`service.base_watcher`).
     * ``insights`` counts for the pages what came to the journal (`insights.keeper`).
     * ``states_0`` writes the newest state of each object to the disk (`service.state_files`).
+    * ``masks_0`` draws and keeps the masks of a click that are not shown (`service.unshown`).
 
     Each starts with its first work, or with the service, and ends in `SegmentationService.close`;
     `BaseWatcher` and `OnlineLearning` are told by an event that they shall end, the executors by
@@ -38,6 +39,7 @@ Queues
       that waits first of all; a request that another one supersedes is never computed.
     * `SubmissionHandler`'s executor: in the order of arrival; the journal holds the same, durably.
     * `OnlineLearning`'s queue: submissions to be trained on, in the journal's order.
+    * `UnshownMasks`' executor: bounded; a click that finds it full draws its masks itself.
     * `StateFiles`' executor: bounded; an object's newest state replaces one that waits.
     * `PrefetchQueue`: bounded; what was opened last comes first.
     * `AlbumWriter`'s executor: bounded; what finds it full is kept at the image's next click.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Literal
@@ -80,12 +81,14 @@ class ClickResult:
 
     Args:
         answer: As the click path gave it.
-        candidates: The masks, the shown ones first.
+        candidates: The masks that are drawn, the shown ones first.
+        undrawn: Tokens of the masks that nobody will see, which are drawn behind the reply.
         adapter_version: Of the weights that answered.
     """
 
     answer: Answer
     candidates: tuple[DrawnMask, ...]
+    undrawn: tuple[int, ...]
     adapter_version: str
 
 
@@ -119,7 +122,7 @@ def interaction_record(
         encoder_id=sam.encoder_id,
         decoder_id=sam.decoder_id,
         adapter_version="" if result is None else result.adapter_version,
-        candidates=() if result is None else _candidates(job, result),
+        candidates=() if result is None else candidate_records(job, result.candidates),
         view=None if result is None else _crop(result.answer),
         timings_ms=watch.stages_ms(),
         context={"to_name": place.to_name, "outcome": outcome, **_edit(job)},
@@ -144,7 +147,10 @@ def _region_id(job: ClickJob, index: int) -> str:
     return str(RegionId(request_id=job.request_id, candidate=index))
 
 
-def _candidates(job: ClickJob, result: ClickResult) -> tuple[CandidateRecord, ...]:
+def candidate_records(
+    job: ClickJob, masks: Sequence[DrawnMask], first: int = 0
+) -> tuple[CandidateRecord, ...]:
+    """The journal's records of masks, which are offered under the numbers from the first one on."""
     return tuple(
         CandidateRecord(
             region_id=_region_id(job, index),
@@ -153,7 +159,7 @@ def _candidates(job: ClickJob, result: ClickResult) -> tuple[CandidateRecord, ..
             was_shown=drawn.shown is not None and bool(drawn.shown.any()),
             token=drawn.token,
         )
-        for index, drawn in enumerate(result.candidates)
+        for index, drawn in enumerate(masks, first)
     )
 
 

@@ -35,6 +35,7 @@ from backend.service.missed import MissedAnnotations
 from backend.service.patience import BusyError, Patience
 from backend.service.stopwatch import Stopwatch
 from backend.service.submissions import SubmissionHandler
+from backend.service.unshown import UnshownMasks
 from backend.traces import NoTraces, Traces
 
 __all__ = ["BusyError", "SegmentationService"]
@@ -100,12 +101,14 @@ class SegmentationService:
             None if proposals is None else proposals.finished,
             self.metrics,
         )
+        self._unshown = UnshownMasks(journal.append_candidates)
         self._clicks = ClickHandler(
             served=ServedModel(interaction=interaction, learning=learning),
             encoder=encoder,
             journal=intake,
             memory=memory,
             ahead=ahead,
+            unshown=self._unshown,
             link_late=self._submissions.take_up,
             keeper=keeper,
             options=options or ClickOptions(),
@@ -116,7 +119,7 @@ class SegmentationService:
         self._missed: MissedAnnotations | None = None
         if client is not None:
             self._missed = MissedAnnotations(client, journal, self._submissions.receive)
-        intake.start(self._submissions.take_up, self._look_for_missed)
+        intake.start(self._submissions.take_up, self._unshown.retry, self._look_for_missed)
         self._look_for_missed()
         self._max_waiting = max_waiting
         self._places = threading.BoundedSemaphore(max_waiting)
@@ -224,11 +227,12 @@ class SegmentationService:
         self._learning.asked()
 
     def drain(self, timeout_s: float = 60.0) -> None:
-        """Wait until what was submitted is in the journal, linked, and handed to learning.
+        """Wait for what runs behind the replies: the journal has all, learning what was submitted.
 
         Raises:
             TimeoutError: It took longer.
         """
+        self._unshown.drain(timeout_s)
         self._submissions.drain(timeout_s)
 
     def _look_for_missed(self) -> None:
@@ -247,6 +251,7 @@ class SegmentationService:
             self._rows.stop(timeout_s)
         self._intake.close(timeout_s)
         self._submissions.close()
+        self._unshown.close()
         if self._proposals is not None:
             self._proposals.stop()
         self._memory.states.close()

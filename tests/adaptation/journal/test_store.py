@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptation.errors import StoreError
+from adaptation.errors import InputError, StoreError
 from adaptation.journal import EventRecord, InteractionRecord, Journal, SubmissionRecord
 from adaptation.journal.read import PAGE
 from tests.adaptation.journal.samples import (
     at,
+    candidate,
     deletion,
     interaction,
     region,
@@ -29,6 +30,26 @@ def test_appending_the_same_request_again_changes_nothing(journal: Journal) -> N
     assert not again.is_new
     assert again.seq == first.seq
     assert list(journal.interactions()) == [record]
+    assert journal.counts()["candidates"] == 1
+
+
+def test_further_masks_come_behind_those_that_an_interaction_has(journal: Journal) -> None:
+    shown = interaction("r1")
+    later = [candidate(f"r1-{i}", square(i, i, 6), was_shown=False, token=i) for i in (1, 2)]
+    assert not journal.append_candidates("r1", later)
+    journal.append_interaction(shown)
+    assert journal.append_candidates("r1", later[:1])
+    for _ in range(2):
+        assert journal.append_candidates("r1", later)
+    (found,) = journal.interactions()
+    assert found.candidates == (*shown.candidates, *later)
+    assert len(list(journal.entries())) == 1
+
+
+def test_further_masks_have_the_size_of_their_image(journal: Journal) -> None:
+    journal.append_interaction(interaction("r1"))
+    with pytest.raises(InputError, match="must have its image's size"):
+        journal.append_candidates("r1", [candidate("r1-1", square(1, 1, 2, (9, 9)), token=1)])
     assert journal.counts()["candidates"] == 1
 
 

@@ -171,12 +171,21 @@ class TestEvents:
         body |= {"action": "ANNOTATIONS_CREATED", "annotation": [bad, body["annotation"]]}
         (found,) = parse_webhook(body).submissions
         assert len(found.regions) == 1
-        assert "left out: 'annotation[0]" in caplog.text
+        assert "Left out of the report: 'annotation[0]" in caplog.text
         deleted = {
             "action": "ANNOTATIONS_DELETED",
             "annotations": [{"id": 1}, {"id": []}, {"id": 2}],
         }
         assert [s.annotation_id for s in parse_webhook(deleted).submissions] == ["1", "2"]
+
+    @pytest.mark.parametrize("bad", [None, 5, [], {}, {"id": {}, "data": {}}, {"id": 3, "data": 7}])
+    def test_one_bad_task_of_an_import_leaves_the_others(
+        self, bad: object, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        good = recorded("webhook_tasks_created")
+        event = parse_webhook({**good, "tasks": [bad, *good["tasks"]]})
+        assert [task.task_id for task in event.tasks] == ["4"]
+        assert "Left out of the report: 'tasks[0]" in caplog.text
 
     @pytest.mark.parametrize(
         ("key", "value", "attribute"),
@@ -257,6 +266,7 @@ class TestEvents:
             ({"action": "ANNOTATIONS_DELETED"}, "'annotations' must be a list"),
             ({"action": "ANNOTATIONS_DELETED", "annotations": [{}]}, r"annotations\[0\].id'"),
             ({"action": "TASKS_CREATED", "tasks": None}, "'tasks' must be a list"),
+            ({"action": "TASKS_CREATED", "tasks": [{}]}, r"tasks\[0\].id'"),
         ],
     )
     def test_what_is_no_report_is_refused(self, body: object, message: str) -> None:

@@ -98,6 +98,7 @@ def test_what_is_answered_is_what_the_journal_holds(
     service: SegmentationService, tmp_path: Path, sam: WatchedSam
 ) -> None:
     answer = service.predict(click_on(IMAGE, keypoint(30, 60, id="abc")))
+    service.drain()
 
     (record,) = interactions_of(tmp_path)
     (shown,) = regions_of(answer)
