@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from adaptation.models.sam import PromptableSam
@@ -18,13 +20,18 @@ def environment(program: str, sam: PromptableSam) -> dict[str, Any]:
         sam: The model that was timed.
     """
     return {
-        **provenance(" ".join([program, *sys.argv[1:]])),
+        **provenance(shlex.join([*program.split(), *map(_without_folders, sys.argv[1:])])),
         "model": sam.model_id,
         "encoder": sam.encoder_id,
         "decoder": sam.decoder_id,
         "cores": os.cpu_count(),
         "load": load(),
     }
+
+
+def _without_folders(word: str) -> str:
+    """A word of the command line; of paths only the last part, as results tell of no machine."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def load() -> list[float]:
