@@ -8,7 +8,6 @@ others.  It is answered with no mask, and kept in the journal as what it is, a p
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,12 +15,12 @@ from functools import partial
 from typing import Any
 
 from adaptation.errors import InputError
-from adaptation.journal import CandidateRecord, SpoolingJournal
+from adaptation.journal import SpoolingJournal
 from adaptation.journal.records import utc_now
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import Answer, InteractivePredictor
 from adaptation.predictor.zoom import View
-from adaptation.types import Embedding, Size
+from adaptation.types import Embedding
 from backend.embeddings.encoder import Encoder
 from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
@@ -38,16 +37,14 @@ from backend.protocol import (
     render_answer,
     render_nothing,
 )
+from backend.service.drawing import drawn_mask, undrawn_masks
 from backend.service.editing import find_edited
 from backend.service.patience import GivenUpError, Patience
 from backend.service.prompt_state import CombinedPrompt, DrawnBoxes, ObjectKey, ObjectStates, Place
 from backend.service.records import (
     ClickJob,
     ClickResult,
-    DrawnMask,
     Outcome,
-    candidate_records,
-    compressed,
     interaction_record,
     trace_attributes,
 )
@@ -56,12 +53,6 @@ from backend.service.stopwatch import Stopwatch
 from backend.service.unshown import UnshownMasks
 
 logger = logging.getLogger(__name__)
-
-DRAFT_PIXELS = 1_000_000
-"""Masks that are kept but not shown are drawn at this many pixels of their view at most, and then
-enlarged: their borders are a pixel or two off in an image of a dozen megapixels, where one logit
-covers forty pixels, and the next click finds the processor free earlier."""
-
 
 LIKELY_DONE = 0.9
 """Predicted IoU from which no further click on an object is expected, and none prepared for."""
@@ -317,7 +308,7 @@ class ClickHandler:
         return ClickResult(
             answer=answer,
             candidates=tuple(
-                _drawn(served.interaction, answer, token, is_shown=True)
+                drawn_mask(served.interaction, answer, token, is_shown=True)
                 for token in tokens[:n_shown]
             ),
             undrawn=tokens[n_shown:],
@@ -346,7 +337,7 @@ class ClickHandler:
     def _follow_up(self, served: ServedModel, job: ClickJob, result: ClickResult) -> None:
         """Start what runs behind the reply, when nothing is left to compute for it."""
         if result.undrawn:
-            draw = partial(_undrawn_masks, served.interaction, job, result)
+            draw = partial(undrawn_masks, served.interaction, job, result)
             self._unshown.later(job.request_id, draw)
         self._look_ahead(served, job, result.answer)
         served.learning.clicked(job.image, job.identity)
@@ -362,32 +353,6 @@ class ClickHandler:
         view = served.interaction.next_view(answer)
         if view != answer.view:
             self._ahead.next_view(job.image, job.identity, view)
-
-
-def _drawn(
-    interaction: InteractivePredictor, answer: Answer, token: int, *, is_shown: bool
-) -> DrawnMask:
-    size = answer.view.size if is_shown else _draft_size(answer.view.size)
-    in_view = interaction.mask_in_view(answer, token, size)
-    return DrawnMask(
-        token=token,
-        predicted_iou=float(answer.prediction.predicted_iou[0, token]),
-        rle=compressed(in_view, answer),
-        shown=answer.pasted(in_view) if is_shown else None,
-    )
-
-
-def _undrawn_masks(
-    interaction: InteractivePredictor, job: ClickJob, result: ClickResult
-) -> tuple[CandidateRecord, ...]:
-    drawn = [_drawn(interaction, result.answer, token, is_shown=False) for token in result.undrawn]
-    return candidate_records(job, drawn, len(result.candidates))
-
-
-def _draft_size(size: Size) -> Size:
-    """(H, W) at which a mask that nobody will see is drawn: no more than `DRAFT_PIXELS`."""
-    shrink = max(1.0, math.sqrt(size[0] * size[1] / DRAFT_PIXELS))
-    return max(1, round(size[0] / shrink)), max(1, round(size[1] / shrink))
 
 
 def _outcome(job: ClickJob, is_wanted: bool) -> Outcome:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 from skimage.feature import peak_local_max
 from skimage.filters import gaussian
 
@@ -328,3 +330,52 @@ def test_a_point_and_a_box_are_reached_by_the_keys_that_people_are_told(
     assert browser.draw_box(30, 30, 60, 70) == []
     assert interactions(demo, task.task_id)[-1].prompt.box is not None
     assert_journaled(interactions(demo, task.task_id)[-1], the_suggestion(browser))
+
+
+def test_a_submitted_mask_is_corrected_by_clicks(demo: Demo, browser: Browser) -> None:
+    """Ctrl+Alt+click on it begins; the answer takes its place, under its id."""
+    task = demo.task("nuclei-stained")
+    browser.open_task(demo.project_id, task.task_id)
+    browser.choose("Object")
+    assert browser.click(50, 50) == []
+    drawn = the_suggestion(browser)
+    browser.accept_all()
+    browser.submit()
+    created = eventually(lambda: of_task(demo, task.task_id))
+
+    browser.open_task(demo.project_id, task.task_id)
+    assert drawn.mask is not None
+    row, column = near_the_border(drawn.mask)
+    height, width = drawn.mask.shape
+    at = 100 * (column + 0.5) / width, 100 * (row + 0.5) / height
+    browser.choose("Object")
+    assert browser.click(*at, is_positive=False, is_inside_region=True) == []
+    record = interactions(demo, task.task_id)[-1]
+    assert record.context["edited"] == drawn.region_id
+    assert [click.is_positive for click in record.prompt.clicks] == [True, False]
+    corrected = the_suggestion(browser)
+    assert corrected.region_id == drawn.region_id
+    assert_journaled(record, corrected)
+    assert corrected.mask is not None and not corrected.mask[row, column]
+
+    browser.choose("Object")
+    assert browser.click(50, 50, is_inside_region=True) == []
+    record = interactions(demo, task.task_id)[-1]
+    assert [click.is_positive for click in record.prompt.clicks] == [True, False, True]
+    corrected = the_suggestion(browser)
+    assert_journaled(record, corrected)
+
+    browser.accept_all()
+    assert [region.region_id for region in browser.canvas().regions] == [drawn.region_id]
+    browser.submit()
+    update = eventually(lambda: submissions(demo, created.annotation_id, "updated"))[-1]
+    (region,) = update.regions
+    assert region.region_id == drawn.region_id and region.rle is not None
+    np.testing.assert_array_equal(decode_rle(region.rle), corrected.mask)
+
+
+def near_the_border(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """A pixel of a mask, a sixth of the way from its border to its middle."""
+    depth = distance_transform_edt(mask)
+    row, column = np.unravel_index(int(np.abs(depth - depth.max() / 6).argmin()), mask.shape)
+    return int(row), int(column)
