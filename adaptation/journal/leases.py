@@ -1,12 +1,13 @@
 """Who alone may do a thing, over all processes that share a journal: leases with fencing tokens.
 
-A lease that is not renewed can be taken by another holder. The one that lost it may not know: it was
-paused, or its machine was. So each taking draws a token above all tokens before, and who writes
+A lease that is not renewed can be taken by another holder. The one that lost it may not know: it
+was paused, or its machine was. So each taking draws a token above all tokens before, and who writes
 under a lease compares its token inside of the transaction that writes (Kleppmann 2017, Designing
 Data-Intensive Applications, "Fencing tokens"). A lease that ran out and that nobody took still
 stands: its holder is the only one who writes.
 
-The table belongs to no version of the journal's schema: it holds no record, and is made on first use.
+The table belongs to no version of the journal's schema: it holds no record, and is made on first
+use.
 """
 
 from __future__ import annotations

@@ -194,7 +194,8 @@ class SpoolingJournal:
     """
 
     def __init__(self, journal: Journal, folder: Path, *, is_shared: bool = False) -> None:
-        own, self._held = own_folder(folder) if is_shared else (folder, None)
+        own, held = own_folder(folder) if is_shared else (folder, None)
+        self._held: FileLock | None = held
         self._journal, self._spool = journal, Spool(own)
         self._folder, self._own = folder, own
         self._lock = threading.Lock()  # guards the spool and the fields below
