@@ -9,12 +9,14 @@
     matching.py     which mask became which region              linking.py   stored, and kept up
     objects.py      clicks with their submitted mask, and masks that were turned down
     store.py        Journal             spool.py       what it does not take, until it does
+    leases.py       who alone may do a thing, over all processes
     postgres.py     connections with a time limit       sqlite_file.py a file that is taken away
     export.py, parquet.py  to JSON lines and Parquet
 """
 
 from __future__ import annotations
 
+from adaptation.journal.leases import Lease, LeaseLostError
 from adaptation.journal.records import (
     BoxRecord,
     CandidateRecord,
@@ -46,6 +48,8 @@ __all__ = [
     "FinishedObject",
     "InteractionRecord",
     "Journal",
+    "Lease",
+    "LeaseLostError",
     "Link",
     "PromptRecord",
     "Receipt",

@@ -18,7 +18,7 @@ import threading
 import time
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,8 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._lock = threading.Lock()
         self._orphans: list[object] = []
+        self.guard: Callable[[Connection], object] | None = None
+        """Called first in every transaction that writes; what it raises ends the transaction."""
         self.engine = self._make_engine(create)
         path = Path(self.url.database or "")
         self._file = SqliteFile(path, self.engine) if self.is_sqlite else None
@@ -96,6 +98,8 @@ class Database:
             with connection.begin():
                 if not self.is_sqlite:
                     connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+                if self.guard is not None:
+                    self.guard(connection)
                 yield connection
 
     def close(self) -> None:

@@ -5,15 +5,21 @@ it is acknowledged.  Where the journal does not take it, it goes to a spool: a s
 in a folder of its own, as durable as the real one.  A background thread tries the journal until it
 answers, moves everything over in order, and removes the spool.  Every step may be repeated: a
 record that arrives twice is known by its id.
+
+Several processes of one server have a folder each, which they hold by a lock of the operating
+system.  What lies in the folder of one that died is moved by the next that starts.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
+
+from filelock import FileLock, Timeout
 
 from adaptation.errors import StoreError
 from adaptation.journal.records import InteractionRecord, Receipt, utc_now
@@ -26,12 +32,60 @@ WAITS_S = (0.5, 15.0)
 
 FILE = "spool.db"
 
+OWNER = "owner.lock"
+"""File that a process locks for as long as a spool's folder is its own."""
+
+SHARE = "worker-"
+"""Folders of the processes that share one spool folder are called so, with a number."""
+
 
 T = TypeVar("T")
 
 
 class UnreadableError(StoreError):
     """The spool's file cannot be read."""
+
+
+def own_folder(folder: Path) -> tuple[Path, FileLock]:
+    """A process's own folder below a spool folder that several processes share.
+
+    Args:
+        folder: The common one; made where it is missing.
+
+    Returns:
+        The free folder with the lowest number, so that a process that is started again most often
+        finds what the one before it left; and the lock that holds it while the process lives.
+
+    Raises:
+        StoreError: It cannot be made.
+    """
+    try:
+        for number in itertools.count(1):
+            own = folder / f"{SHARE}{number}"
+            held = _try_to_own(own)
+            if held is not None:
+                return own, held
+    except OSError as error:
+        raise StoreError(
+            f"The spool's folder {folder} cannot be used ({error.strerror}): make it writable."
+        ) from error
+    raise AssertionError("numbers do not end")
+
+
+def _try_to_own(folder: Path) -> FileLock | None:
+    """Lock a folder, which is made where it is missing; None where another process has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / OWNER, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock
+
+
+def _left_behind(folder: Path) -> list[Path]:
+    """Folders with a spool in and below a common one, whoever owns them."""
+    return sorted(path.parent for path in (*folder.glob(FILE), *folder.glob(f"{SHARE}*/{FILE}")))
 
 
 class Spool:
@@ -133,10 +187,17 @@ class SpoolingJournal:
     Args:
         journal: Where everything belongs.
         folder: Of the spool.
+        is_shared: Whether other processes spool below the same folder.
+
+    Raises:
+        StoreError: It is shared, and nothing can be made in it.
     """
 
-    def __init__(self, journal: Journal, folder: Path) -> None:
-        self._journal, self._spool = journal, Spool(folder)
+    def __init__(self, journal: Journal, folder: Path, *, is_shared: bool = False) -> None:
+        own, held = own_folder(folder) if is_shared else (folder, None)
+        self._held: FileLock | None = held
+        self._journal, self._spool = journal, Spool(own)
+        self._folder, self._own = folder, own
         self._lock = threading.Lock()  # guards the spool and the fields below
         self._recovered: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
@@ -155,7 +216,7 @@ class SpoolingJournal:
         """
         self._recovered.extend(recovered)
         with self._lock:
-            if self._spool.is_there:
+            if _left_behind(self._folder):
                 self._begin_recovery()
 
     def append_interaction(self, record: InteractionRecord) -> Receipt:
@@ -205,6 +266,8 @@ class SpoolingJournal:
             thread.join(timeout_s)
         with self._lock:
             self._spool.close()
+        if self._held is not None:
+            self._held.release()
 
     def _is_down(self) -> bool:
         with self._lock:
@@ -258,7 +321,8 @@ class SpoolingJournal:
             StoreError: The journal does not take it yet.
         """
         self._journal.check_writable()
-        n_moved = self._move_guarded() if self._spool.is_there else 0
+        n_moved = sum(map(self._move_others, _left_behind(self._folder)))
+        n_moved += self._move_guarded(self._spool) if self._spool.is_there else 0
         with self._lock:  # nothing is added from here on
             if self._spool.is_there:
                 n_moved += self._spool.move_to(self._journal)
@@ -267,12 +331,25 @@ class SpoolingJournal:
         if n_moved:
             logger.info("the journal answers again: %d clicks and webhooks were moved", n_moved)
 
-    def _move_guarded(self) -> int:
+    def _move_others(self, folder: Path) -> int:
+        """Move what a process left behind that ended; nothing where it lives."""
+        held = _try_to_own(folder) if folder != self._own else None
+        if held is None:
+            return 0
+        try:
+            spool = Spool(folder)
+            n_moved = self._move_guarded(spool)
+            spool.remove()
+            return n_moved
+        finally:
+            held.release()
+
+    def _move_guarded(self, spool: Spool) -> int:
         """Move what is there; a spool that cannot be read is set aside and told."""
         try:
-            return self._spool.move_to(self._journal)
+            return spool.move_to(self._journal)
         except UnreadableError as error:
             with self._lock:
-                aside = self._spool.set_aside()
+                aside = spool.set_aside()
             logger.error("the spool cannot be read; it is kept as %s: %s", aside.name, error)
             return 0

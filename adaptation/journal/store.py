@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, delete, func, select
 
-from adaptation.journal import append, linking, objects, read
+from adaptation.journal import append, leases, linking, objects, read
 from adaptation.journal.database import Database
+from adaptation.journal.leases import Lease
 from adaptation.journal.migrations import MIGRATIONS, migrate
 from adaptation.journal.records import (
     CandidateRecord,
@@ -175,6 +177,24 @@ class Journal:
         for seq in waiting:
             linking.link_one(self._database, seq)
         return len(waiting)
+
+    # Leases
+
+    def take_lease(self, name: str, holder: str, ttl_s: float) -> Lease | None:
+        """Take what one process alone may do, for ``ttl_s`` seconds; None where another has it."""
+        return self._write(lambda connection: leases.take(connection, name, holder, ttl_s))
+
+    def renew_lease(self, lease: Lease, ttl_s: float) -> None:
+        """Keep a lease for ``ttl_s`` seconds from now; LeaseLostError where another took it."""
+        self._write(lambda connection: leases.renew(connection, lease, ttl_s))
+
+    def return_lease(self, lease: Lease) -> None:
+        """Let others take a lease at once."""
+        self._write(lambda connection: leases.give_back(connection, lease))
+
+    def fence(self, lease: Lease) -> None:
+        """From now on every write through this object raises LeaseLostError without the lease."""
+        self._database.guard = partial(leases.check, lease=lease)
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         with self._database.writing() as connection:

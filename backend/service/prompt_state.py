@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,8 +62,18 @@ class KeptStates(Protocol):
         """Write what waits."""
 
 
-_States = tuple[tuple[str, ObjectState], ...]
+States = tuple[tuple[str, ObjectState], ...]
 """An object's, the newest first, each with the base decoder that made it."""
+
+
+def most_advanced(
+    states: States, clicks: tuple[Click, ...], box: Box | None, decoder_id: str
+) -> ObjectState | None:
+    """The state that these clicks go on from with the fewest new ones, or None."""
+    fitting = [
+        state for maker, state in states if maker == decoder_id and state.precedes(clicks, box)
+    ]
+    return max(fitting, key=lambda state: len(state.clicks), default=None)
 
 
 class ObjectStates:
@@ -83,7 +94,7 @@ class ObjectStates:
         files: KeptStates | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        self._kept: TTLCache[ObjectKey, _States] = TTLCache(max_objects, ttl_s, clock)
+        self._kept: TTLCache[ObjectKey, States] = TTLCache(max_objects, ttl_s, clock)
         self._files = files
         self._lock = threading.Lock()
 
@@ -103,10 +114,7 @@ class ObjectStates:
         if self._files is not None and not states:
             found = self._files.load(key)
             states = () if found is None else (found,)
-        fitting = [
-            state for maker, state in states if maker == decoder_id and state.precedes(clicks, box)
-        ]
-        return max(fitting, key=lambda state: len(state.clicks), default=None)
+        return most_advanced(states, clicks, box, decoder_id)
 
     def put(self, key: ObjectKey, state: ObjectState, decoder_id: str = "") -> None:
         """Remember the newest state of an object, and which base decoder made it."""
@@ -131,12 +139,71 @@ class ObjectStates:
 
 
 @dataclass(slots=True)
-class _DrawnBox:
+class DrawnBox:
+    """A rectangle with the clicks that followed it.
+
+    Args:
+        box_id: Its id.
+        box: Itself.
+        touched_at: When it was drawn, or clicks came to it, by the clock of `DrawnBoxes`.
+        clicks: Ids and clicks, oldest first.
+    """
+
     box_id: str
     box: Box
     touched_at: float
-    click_ids: frozenset[str] = frozenset()
     clicks: tuple[tuple[str, Click], ...] = field(default=())
+
+    @property
+    def click_ids(self) -> frozenset[str]:
+        """The ids of the clicks."""
+        return frozenset(name for name, _ in self.clicks)
+
+
+@dataclass(slots=True)
+class BoxSlot:
+    """A place's rectangle, to be replaced or taken away (None)."""
+
+    drawn: DrawnBox | None
+
+
+class BoxKeeper(Protocol):
+    """Where rectangles are kept; each change of a place's happens alone."""
+
+    def editing(self, place: Place) -> AbstractContextManager[BoxSlot]:
+        """What is kept of a place; how it is left is kept."""
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Forget the rectangles of a task."""
+
+
+class BoxesInMemory:
+    """Rectangles in this process, the least recently used forgotten.  Thread-safe.
+
+    Args:
+        max_places: Places remembered at most.
+    """
+
+    def __init__(self, max_places: int = 4096) -> None:
+        self._drawn: LRUCache[Place, DrawnBox] = LRUCache(max_places)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def editing(self, place: Place) -> Iterator[BoxSlot]:
+        """What is kept of a place; the lock is held inside."""
+        with self._lock:
+            slot = BoxSlot(self._drawn.get(place))
+            yield slot
+            if slot.drawn is None:
+                self._drawn.pop(place, None)
+            else:
+                self._drawn[place] = slot.drawn
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Forget the rectangles of a task."""
+        with self._lock:
+            for place in [p for p in self._drawn if _is_in_task(p, project_id, task_id)]:
+                del self._drawn[place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,48 +259,43 @@ class DrawnBoxes:
 
     Args:
         ttl_s: Seconds; 0 never joins.
-        max_places: Places remembered at most.
-        clock: Monotonic seconds.
+        keeper: Where they are kept; None: in this process.
+        clock: Seconds; monotonic, or of the day where several processes share a keeper.
     """
 
     def __init__(
-        self, *, ttl_s: float, max_places: int = 4096, clock: Clock = time.monotonic
+        self, *, ttl_s: float, keeper: BoxKeeper | None = None, clock: Clock = time.monotonic
     ) -> None:
         self._ttl_s, self._clock = ttl_s, clock
-        self._drawn: LRUCache[Place, _DrawnBox] = LRUCache(max_places)
-        self._lock = threading.Lock()
+        self._keeper = BoxesInMemory() if keeper is None else keeper
 
     def with_box(self, place: Place, box_id: str, box: Box) -> CombinedPrompt:
         """A rectangle arrived: remember it; its clicks come along if it only moved."""
-        with self._lock:
-            old = self._drawn.get(place)
-            drawn = _DrawnBox(box_id, box, self._clock())
+        with self._keeper.editing(place) as slot:
+            old, drawn = slot.drawn, DrawnBox(box_id, box, self._clock())
             if old is not None and old.box_id == box_id:
-                drawn.click_ids, drawn.clicks = old.click_ids, old.clicks
-            self._drawn[place] = drawn
+                drawn.clicks = old.clicks
+            slot.drawn = drawn
             return CombinedPrompt(box_id, drawn.clicks, (box_id, box))
 
     def with_clicks(self, place: Place, clicks: tuple[tuple[str, Click], ...]) -> CombinedPrompt:
         """Clicks arrived: with the rectangle that they belong to, if there is one."""
         alone = CombinedPrompt(clicks[0][0], clicks)
-        with self._lock:
-            drawn = self._drawn.get(place)
+        with self._keeper.editing(place) as slot:
+            drawn = slot.drawn
             if drawn is None:
                 return alone
             if not self._belong(drawn, clicks):
-                del self._drawn[place]
+                slot.drawn = None
                 return alone
-            drawn.click_ids = frozenset(name for name, _ in clicks)
-            drawn.clicks, drawn.touched_at = clicks, self._clock()
+            slot.drawn = DrawnBox(drawn.box_id, drawn.box, self._clock(), clicks)
             return CombinedPrompt(drawn.box_id, clicks, (drawn.box_id, drawn.box))
 
     def forget_task(self, project_id: str, task_id: str) -> None:
         """Forget the rectangles of a task: it was submitted."""
-        with self._lock:
-            for place in [p for p in self._drawn if _is_in_task(p, project_id, task_id)]:
-                del self._drawn[place]
+        self._keeper.forget_task(project_id, task_id)
 
-    def _belong(self, drawn: _DrawnBox, clicks: tuple[tuple[str, Click], ...]) -> bool:
+    def _belong(self, drawn: DrawnBox, clicks: tuple[tuple[str, Click], ...]) -> bool:
         if drawn.click_ids:
             return any(name in drawn.click_ids for name, _ in clicks)
         is_recent = self._clock() - drawn.touched_at < self._ttl_s

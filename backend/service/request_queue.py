@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 Check = Callable[[], object]
 """Raises what should end the waiting."""
@@ -43,6 +44,18 @@ class _Line:
     present: int = 0
     waiting: list[_Ticket] = field(default_factory=list)
     answered: list[_Ticket] = field(default_factory=list)
+
+
+class Turns(Protocol):
+    """Who computes an object's next answer; see :class:`NewestWinsQueue`."""
+
+    def take(
+        self, key: Hashable, click_ids: frozenset[str], check: Check = lambda: None
+    ) -> AbstractContextManager[bool]:
+        """Wait for the object's turn; False where the answer is not wanted any more."""
+
+    def __len__(self) -> int:
+        """Requests at work and waiting in this process."""
 
 
 class NewestWinsQueue:

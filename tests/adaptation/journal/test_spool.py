@@ -162,3 +162,49 @@ def test_a_frozen_server_holds_nobody_for_long(
         found = [r for r in requests_of(journal) if r.startswith(name)]
         assert [r.rsplit("-")[-1] for r in found] == ["before", "meanwhile", "again"]
         intake.close()
+
+
+def test_processes_that_share_a_folder_spool_apart_and_take_over_from_the_dead(
+    tmp_path: Path,
+) -> None:
+    with Journal(f"sqlite:///{tmp_path}/journal.db") as journal:
+        first, second = (
+            SpoolingJournal(journal, tmp_path / "spool", is_shared=True) for _ in range(2)
+        )
+        with locked(tmp_path / "journal.db"):
+            first.append_interaction(interaction("of the first"))
+            second.append_interaction(interaction("of the second"))
+            for intake in (first, second):
+                intake.close()  # what killed processes leave
+        assert len(list(tmp_path.glob("spool/worker-*/spool.db"))) == 2
+
+        alive = SpoolingJournal(journal, tmp_path / "spool", is_shared=True)
+        alive.start()
+        until(lambda: not list(tmp_path.glob("spool/worker-*/spool.db")))
+        assert sorted(requests_of(journal)) == ["of the first", "of the second"]
+        alive.close()
+
+
+def test_the_spool_of_a_process_that_lives_is_left_to_it(tmp_path: Path) -> None:
+    with Journal(f"sqlite:///{tmp_path}/journal.db") as journal:
+        lives = SpoolingJournal(journal, tmp_path / "spool", is_shared=True)
+        with locked(tmp_path / "journal.db"):
+            lives.append_interaction(interaction("mine"))
+            lives._is_stopping.set()  # it hangs: nothing of its own is moved
+            lives._thread.join(10)  # type: ignore[union-attr]
+        other = SpoolingJournal(journal, tmp_path / "spool", is_shared=True)
+        other.start()
+        until(lambda: not other._is_down())
+        assert requests_of(journal) == []
+        other.close()
+        lives.close()
+
+
+def test_one_process_moves_what_several_left(tmp_path: Path) -> None:
+    with opened(tmp_path) as (journal, _):
+        several = SpoolingJournal(journal, tmp_path / "spool", is_shared=True)
+        with locked(tmp_path / "journal.db"):
+            several.append_interaction(interaction("left"))
+            several.close()
+    with opened(tmp_path) as (journal, _):
+        until(lambda: requests_of(journal) == ["left"])

@@ -7,7 +7,14 @@ import torch
 from adaptation.predictor.interactive import ObjectState
 from adaptation.predictor.zoom import View
 from adaptation.types import Box, Click
-from backend.service.prompt_state import KEPT_STATES, DrawnBoxes, ObjectKey, ObjectStates, Place
+from backend.service.prompt_state import (
+    KEPT_STATES,
+    BoxesInMemory,
+    DrawnBoxes,
+    ObjectKey,
+    ObjectStates,
+    Place,
+)
 
 PLACE = Place("1", "7", "image", "Object")
 BOX = Box(x0=100, y0=100, x1=200, y1=150)
@@ -201,7 +208,7 @@ def test_a_submitted_task_has_no_boxes() -> None:
 
 
 def test_only_so_many_places_are_remembered() -> None:
-    boxes = DrawnBoxes(ttl_s=60, max_places=2)
+    boxes = DrawnBoxes(ttl_s=60, keeper=BoxesInMemory(2))
     places = [Place("1", str(task), "image", "Object") for task in range(3)]
     for place in places:
         boxes.with_box(place, "rect-1", BOX)

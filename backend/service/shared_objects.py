@@ -1,0 +1,280 @@
+"""The objects in work, as several workers know them: any worker answers the next click alike.
+
+Each class here stands where one of `backend.service.prompt_state` or `request_queue` does with one
+worker, and asks an `ObjectStore` first.  Where that fails, what this process knows itself answers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import Hashable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from adaptation.errors import StoreError
+from adaptation.predictor.interactive import ObjectState
+from adaptation.predictor.zoom import View
+from adaptation.types import Box, Click
+from backend.service.object_store import EntryName, ObjectStore
+from backend.service.prompt_state import (
+    KEPT_STATES,
+    BoxesInMemory,
+    BoxSlot,
+    DrawnBox,
+    ObjectKey,
+    ObjectStates,
+    Place,
+    States,
+    most_advanced,
+)
+from backend.service.request_queue import Check, NewestWinsQueue
+
+logger = logging.getLogger(__name__)
+
+MAX_TICKETS = 8
+"""Answered requests of an object that are remembered for those that still wait."""
+
+
+class SharedStates:
+    """The last states of objects, shared by all workers.  Thread-safe.
+
+    Args:
+        store: Where they are kept.
+        local: What this worker made itself, for when the store fails.
+    """
+
+    def __init__(self, store: ObjectStore, local: ObjectStates) -> None:
+        self._store, self._local = store, local
+
+    def __len__(self) -> int:
+        return len(self._local)
+
+    def before(
+        self, key: ObjectKey, clicks: tuple[Click, ...], box: Box | None, decoder_id: str = ""
+    ) -> ObjectState | None:
+        """The most advanced state that these clicks go on from, whichever worker made it."""
+        try:
+            states = self._load(key)
+        except StoreError as error:
+            _tell(error)
+            return self._local.before(key, clicks, box, decoder_id)
+        return most_advanced(states, clicks, box, decoder_id)
+
+    def put(self, key: ObjectKey, state: ObjectState, decoder_id: str = "") -> None:
+        """Keep the newest state of an object; all workers see it when this returns."""
+        self._local.put(key, state, decoder_id)
+        try:
+            states = ((decoder_id, state), *self._load(key))[:KEPT_STATES]
+            self._store.save(_name("states", key.place, key.object_id), packed(states))
+        except StoreError as error:
+            _tell(error)
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Forget all objects of a task: it was submitted."""
+        self._local.forget_task(project_id, task_id)
+        _forget(self._store, project_id, task_id)
+
+    def close(self) -> None:
+        """Nothing waits."""
+        self._local.close()
+
+    def _load(self, key: ObjectKey) -> States:
+        content = self._store.load(_name("states", key.place, key.object_id))
+        return () if content is None else unpacked(content)
+
+
+class SharedBoxes:
+    """A `BoxKeeper` for all workers.  Thread-safe.
+
+    Args:
+        store: Where rectangles are kept.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store, self._local = store, BoxesInMemory()
+
+    @contextmanager
+    def editing(self, place: Place) -> Iterator[BoxSlot]:
+        """What is kept of a place; no other worker changes it inside."""
+        name = _name("box", place)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._store.exclusive(name, lambda: None))
+                before = self._store.load(name)
+            except StoreError as error:
+                _tell(error)
+                yield stack.enter_context(self._local.editing(place))
+                return
+            slot = BoxSlot(None if before is None else _box_of(before))
+            yield slot
+            after = b"" if slot.drawn is None else json.dumps(asdict(slot.drawn)).encode()
+            if after != (before or b""):
+                self._save(name, after)
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Forget the rectangles of a task."""
+        self._local.forget_task(project_id, task_id)
+        _forget(self._store, project_id, task_id)
+
+    def _save(self, name: EntryName, content: bytes) -> None:
+        try:
+            self._store.save(name, content)
+        except StoreError as error:
+            _tell(error)
+
+
+class SharedTurns:
+    """Lets the requests of one object through one by one, over all workers.
+
+    Within a worker the newest wins as in `NewestWinsQueue`.  A request of another worker that came
+    later and was answered before makes this one unwanted, too.
+
+    Args:
+        store: Locks objects, and keeps the tickets of answered requests.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store, self._local = store, NewestWinsQueue()
+
+    def __len__(self) -> int:
+        return len(self._local)
+
+    @contextmanager
+    def take(
+        self, key: Hashable, click_ids: frozenset[str], check: Check = lambda: None
+    ) -> Iterator[bool]:
+        """Wait for the object's turn; yields False where the answer is not wanted any more."""
+        name = _name("turn", cast(ObjectKey, key).place, cast(ObjectKey, key).object_id)
+        arrived_at = self._now()
+        with self._local.take(key, click_ids, check) as is_wanted, ExitStack() as turn:
+            if not is_wanted:
+                yield False
+                return
+            answered = self._entered(turn, name, check)
+            yield not any(at > arrived_at and ids >= click_ids for at, ids in answered)
+            self._note(name, [*answered, (arrived_at, click_ids)])
+
+    def _now(self) -> float:
+        try:
+            return self._store.now()
+        except StoreError as error:
+            _tell(error)
+            return float("inf")  # nothing came later
+
+    def _entered(
+        self, turn: ExitStack, name: EntryName, check: Check
+    ) -> list[tuple[float, frozenset[str]]]:
+        """Take the turn over all workers, and read what was answered; none where that fails."""
+        try:
+            turn.enter_context(self._store.exclusive(name, check))
+            return _tickets(self._store.load(name))
+        except StoreError as error:
+            _tell(error)
+            return []
+
+    def _note(self, name: EntryName, answered: list[tuple[float, frozenset[str]]]) -> None:
+        kept = [[at, sorted(ids)] for at, ids in answered[-MAX_TICKETS:] if at < float("inf")]
+        try:
+            self._store.save(name, json.dumps(kept).encode())
+        except StoreError as error:
+            _tell(error)
+
+
+def _name(kind: str, place: Place, *parts: str) -> EntryName:
+    task = place.project_id, place.task_id
+    return EntryName(task=task, kind=kind, parts=(place.to_name, place.label, *parts))
+
+
+def _forget(store: ObjectStore, project_id: str, task_id: str) -> None:
+    try:
+        store.forget_task(project_id, task_id)
+    except StoreError as error:
+        _tell(error)
+
+
+def _tell(error: StoreError) -> None:
+    logger.warning("a click is answered by what this worker knows: %s", error)
+
+
+def _tickets(content: bytes | None) -> list[tuple[float, frozenset[str]]]:
+    try:
+        return [(float(at), frozenset(ids)) for at, ids in json.loads(content or b"[]")]
+    except (ValueError, TypeError):
+        return []
+
+
+def _box_of(content: bytes) -> DrawnBox | None:
+    try:
+        found = json.loads(content)
+        return DrawnBox(
+            box_id=found["box_id"],
+            box=Box(**found["box"]),
+            touched_at=float(found["touched_at"]),
+            clicks=tuple((name, Click(**click)) for name, click in found["clicks"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+# States as bytes: a line of JSON, then each state's logits in float32 ----------------------------
+
+
+def packed(states: States) -> bytes:
+    """States as bytes."""
+    logits = [
+        np.ascontiguousarray(state.low_res_logits.detach().cpu().float().numpy())
+        for _, state in states
+    ]
+    about = [
+        {**_about(state), "decoder_id": maker, "shape": list(array.shape)}
+        for (maker, state), array in zip(states, logits, strict=True)
+    ]
+    body = b"".join(array.tobytes() for array in logits)
+    head = json.dumps({"states": about, "crc": zlib.crc32(body)}).encode()
+    return head + b"\n" + body
+
+
+def unpacked(content: bytes) -> States:
+    """The states in bytes; none where they are damaged."""
+    head, _, body = content.partition(b"\n")
+    try:
+        about = json.loads(head)
+        if about["crc"] != zlib.crc32(body):
+            raise ValueError("its content does not match its checksum")
+        found, begin = [], 0
+        for one in about["states"]:
+            shape = tuple(map(int, one["shape"]))
+            end = begin + 4 * int(np.prod(shape))
+            array = np.frombuffer(body[begin:end], dtype=np.float32).reshape(shape)
+            found.append((str(one["decoder_id"]), _state(one, torch.from_numpy(array.copy()))))
+            begin = end
+        return tuple(found)
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("an object's states are made again, they are damaged: %s", error)
+        return ()
+
+
+def _about(state: ObjectState) -> dict[str, Any]:
+    return {
+        "clicks": [asdict(click) for click in state.clicks],
+        "box": None if state.box is None else asdict(state.box),
+        "view": [state.view.x0, state.view.y0, state.view.x1, state.view.y1],
+        "input_size": list(state.input_size),
+    }
+
+
+def _state(about: dict[str, Any], logits: torch.Tensor) -> ObjectState:
+    height, width = about["input_size"]
+    return ObjectState(
+        clicks=tuple(Click(**click) for click in about["clicks"]),
+        box=None if about["box"] is None else Box(**about["box"]),
+        view=View(*about["view"]),
+        input_size=(height, width),
+        low_res_logits=logits,
+    )
