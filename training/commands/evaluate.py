@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     help="none; online; frozen beside what learns: both (all of it), weights, scores, "
     "seed (the baseline).",
 )
-@click.option("--ablate", help="A part of the learner to leave out: scores, weights, trust, ...")
+@click.option("--ablate", help="Learn without one part, such as scores, weights or trust.")
 @click.option("--learner", type=FILE, help="YAML file of the learner, see configs/learner.yaml.")
 @click.option("--think", type=int, help="Stretches of idle training after each object.")
 @click.option("--objects", type=int, help="Draw this many objects.")

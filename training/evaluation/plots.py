@@ -99,10 +99,8 @@ def plot_along(report_along: Mapping[str, Mapping[Mode, Along]], title: str, pat
 
 def _smooth(row: Sequence[float]) -> NDArray[np.float64]:
     """Means of each value and its two neighbours on either side, fewer at the ends."""
-    window = np.ones(5)
-    return np.asarray(
-        np.convolve(row, window, "same") / np.convolve(np.ones(len(row)), window, "same")
-    )
+    padded = np.pad(np.asarray(row, np.float64), 2, constant_values=np.nan)
+    return np.asarray(np.nanmean(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1))
 
 
 def _canvas(title: str) -> tuple[Figure, Axes]:

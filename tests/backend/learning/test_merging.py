@@ -89,8 +89,9 @@ def test_a_task_s_session_starts_from_those_of_other_tasks(tmp_path: Path) -> No
 
 
 def test_sessions_of_one_object_gather_evidence_together(tmp_path: Path) -> None:
-    eager = {**FAST, "steps": 8, "learning_rate": 2e-3, "trust": {"least": 1.5}}
-    with learning_service(tmp_path, eager, learning__scope="task") as service:
+    # More evidence is asked for than there is, so the start answers as the base does and is kept.
+    patient = {**FAST, "steps": 8, "learning_rate": 2e-3, "trust": {"least": 100.0}}
+    with learning_service(tmp_path, patient, learning__scope="task") as service:
         for image in range(3):
             draw(service, image)
             rest(service)
@@ -100,7 +101,8 @@ def test_sessions_of_one_object_gather_evidence_together(tmp_path: Path) -> None
         settings_for(tmp_path).data_dir / "sessions" / "start-1.safetensors", WatchedSam()
     )
     assert start.inherited.stages[0].count == 2.0, "the first object judged nothing"
-    assert start.evidence == NONE and start.shares == tuple(merged[-1]["shares"])
+    assert start.evidence == NONE and start.shares == tuple(merged[-1]["shares"]) == (0.0,) * 4
+    assert merged[-1]["is_used"]
 
 
 def test_a_start_does_not_wait_until_idle_training_is_over(tmp_path: Path) -> None:

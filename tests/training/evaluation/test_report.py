@@ -12,7 +12,7 @@ from adaptation.storage.datasets import ObjectRef
 from adaptation.storage.provenance import command_line, provenance
 from training.evaluation.along import THINK_S, along_stream, progress, quantities
 from training.evaluation.harness import Mode, ObjectResult, Slot
-from training.evaluation.plots import plot_along, plot_table
+from training.evaluation.plots import _smooth, plot_along, plot_table
 from training.evaluation.report import Report, make_report, render, write_json
 from training.evaluation.summary import ResultTable, pace_of, rows_of
 
@@ -243,3 +243,9 @@ def test_the_curve_along_the_stream_is_drawn(tmp_path: Path) -> None:
     with Image.open(tmp_path / "along.png") as image:
         assert image.size[0] > image.size[1]
     assert "objects 1-5 -> 11-20" in render(report)
+
+
+def test_short_streams_are_smoothed_over_what_there_is() -> None:
+    assert _smooth([1.0, 2.0, 6.0]).tolist() == [3.0, 3.0, 3.0]
+    assert _smooth([4.0]).tolist() == [4.0]
+    assert _smooth([0.0, 0.0, 0.0, 5.0, 0.0, 0.0]).tolist() == [0, 1.25, 1, 1, 1.25, 5 / 3]
