@@ -12,14 +12,13 @@ import zlib
 from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 
 from adaptation.errors import StoreError
 from adaptation.predictor.interactive import ObjectState
-from adaptation.predictor.zoom import View
 from adaptation.types import Box, Click
 from backend.service.object_store import EntryName, ObjectStore
 from backend.service.prompt_state import (
@@ -34,6 +33,7 @@ from backend.service.prompt_state import (
     most_advanced,
 )
 from backend.service.request_queue import Check, NewestWinsQueue
+from backend.service.state_values import state_of, values_of
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ def packed(states: States) -> bytes:
         for _, state in states
     ]
     about = [
-        {**_about(state), "decoder_id": maker, "shape": list(array.shape)}
+        {**values_of(state), "decoder_id": maker, "shape": list(array.shape)}
         for (maker, state), array in zip(states, logits, strict=True)
     ]
     body = b"".join(array.tobytes() for array in logits)
@@ -252,29 +252,9 @@ def unpacked(content: bytes) -> States:
             shape = tuple(map(int, one["shape"]))
             end = begin + 4 * int(np.prod(shape))
             array = np.frombuffer(body[begin:end], dtype=np.float32).reshape(shape)
-            found.append((str(one["decoder_id"]), _state(one, torch.from_numpy(array.copy()))))
+            found.append((str(one["decoder_id"]), state_of(one, torch.from_numpy(array.copy()))))
             begin = end
         return tuple(found)
     except (ValueError, KeyError, TypeError) as error:
         logger.warning("an object's states are made again, they are damaged: %s", error)
         return ()
-
-
-def _about(state: ObjectState) -> dict[str, Any]:
-    return {
-        "clicks": [asdict(click) for click in state.clicks],
-        "box": None if state.box is None else asdict(state.box),
-        "view": [state.view.x0, state.view.y0, state.view.x1, state.view.y1],
-        "input_size": list(state.input_size),
-    }
-
-
-def _state(about: dict[str, Any], logits: torch.Tensor) -> ObjectState:
-    height, width = about["input_size"]
-    return ObjectState(
-        clicks=tuple(Click(**click) for click in about["clicks"]),
-        box=None if about["box"] is None else Box(**about["box"]),
-        view=View(*about["view"]),
-        input_size=(height, width),
-        low_res_logits=logits,
-    )

@@ -14,19 +14,16 @@ import threading
 import zlib
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from adaptation.predictor.interactive import ObjectState
-from adaptation.predictor.zoom import View
 from adaptation.storage.files import write_whole
-from adaptation.types import Box, Click
 from backend.service.prompt_state import ObjectKey
+from backend.service.state_values import state_of, values_of
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +69,9 @@ class StateFiles:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["about"])
                 logits = file.get_tensor("logits")
-            return str(about["decoder_id"]), _state(about, logits)
+            if about["crc"] != _crc(logits):
+                raise ValueError("its content does not match its checksum")
+            return str(about["decoder_id"]), state_of(about, logits)
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -117,7 +116,7 @@ class StateFiles:
         path = self._path(key)
         is_new = not path.exists()
         logits = state.low_res_logits.detach().cpu().contiguous().clone()
-        about = {"decoder_id": decoder_id, "crc": _crc(logits), **_about(state)}
+        about = {"decoder_id": decoder_id, "crc": _crc(logits), **values_of(state)}
         metadata = {"about": json.dumps(about)}
         write_whole(path, lambda draft: save_file({"logits": logits}, draft, metadata))
         self._n_files += is_new
@@ -153,25 +152,3 @@ def _name(*parts: str) -> str:
 
 def _crc(logits: Tensor) -> int:
     return zlib.crc32(logits.numpy().tobytes())
-
-
-def _about(state: ObjectState) -> dict[str, Any]:
-    return {
-        "clicks": [asdict(click) for click in state.clicks],
-        "box": None if state.box is None else asdict(state.box),
-        "view": [state.view.x0, state.view.y0, state.view.x1, state.view.y1],
-        "input_size": list(state.input_size),
-    }
-
-
-def _state(about: dict[str, Any], logits: Tensor) -> ObjectState:
-    if about["crc"] != _crc(logits):
-        raise ValueError("its content does not match its checksum")
-    height, width = about["input_size"]
-    return ObjectState(
-        clicks=tuple(Click(**click) for click in about["clicks"]),
-        box=None if about["box"] is None else Box(**about["box"]),
-        view=View(*about["view"]),
-        input_size=(height, width),
-        low_res_logits=logits,
-    )

@@ -207,4 +207,5 @@ def test_one_process_moves_what_several_left(tmp_path: Path) -> None:
             several.append_interaction(interaction("left"))
             several.close()
     with opened(tmp_path) as (journal, _):
-        until(lambda: requests_of(journal) == ["left"])
+        until(lambda: bool(requests_of(journal)))
+        assert requests_of(journal) == ["left"]
