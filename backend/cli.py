@@ -1,26 +1,23 @@
-"""The command `strop`: its commands, the options that they share, and its exit codes."""
+"""The command `strop`: its commands and its exit codes."""
 
 from __future__ import annotations
 
-import functools
 import sys
-from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from adaptation.errors import StropError
 from backend.commands.simulate.command import command as simulate
+from backend.options import FLAGS, settings_options
 from backend.server.logs import configure_logging
 
 if TYPE_CHECKING:
     from backend.settings import Settings
 
 # Heavy modules are imported where they are used, so that --help and mistakes are answered at once.
-
-Command = TypeVar("Command", bound=Callable[..., object])
 
 USAGE_ERROR = 2
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -48,79 +45,13 @@ def main() -> None:
         sys.exit(USAGE_ERROR)
 
 
-# Options that several commands share -------------------------------------------------------------
-
-_FLAGS = {
-    "host": ("server.host", "Address to listen on."),
-    "port": ("server.port", "TCP port."),
-    "model": ("model.name", "A model of the catalog."),
-    "device": ("model.device", "Where torch computes: cpu, cuda, mps."),
-    "data_dir": ("data_dir", "Folder of journal, embeddings and checkpoints."),
-    "label_studio": ("label_studio.url", "Address of Label Studio."),
-    "log_level": ("log_level", "debug, info, warning or error."),
-}
-"""Settings that have an option of their own: its name, the setting's key and the help text."""
-
-
-def settings_options(*flags: str) -> Callable[[Command], Command]:
-    """Add --config, --set and flags of :data:`_FLAGS`; the command gets the checked ``settings``.
-
-    Args:
-        flags: Those that mean something to the command.
-    """
-
-    def decorate(command: Command) -> Command:
-        @functools.wraps(command)
-        def with_settings(config: Path | None, assignments: tuple[str, ...], **options: Any) -> Any:
-            from backend.settings import load_settings
-
-            given = {_FLAGS[name][0]: options.pop(name) for name in _FLAGS}
-            settings = load_settings(config, given, assignments=assignments)
-            configure_logging(settings.log_level)
-            return command(settings=settings, **options)
-
-        wrapped: Any = with_settings
-        for option in reversed(_options(flags)):
-            wrapped = option(wrapped)
-        return cast(Command, wrapped)
-
-    return decorate
-
-
-def _options(names: Sequence[str]) -> list[Callable[[Any], Any]]:
-    config = click.option(
-        "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
-        envvar="STROP_CONFIG",
-        help="YAML file of settings.",
-    )
-    assignments = click.option(
-        "--set",
-        "assignments",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Any setting, as server.threads=8; may be repeated.",
-    )
-    flags = [
-        click.option(
-            f"--{name.replace('_', '-')}",
-            name,
-            metavar="VALUE",
-            help=f"{_FLAGS[name][1]} [{_FLAGS[name][0]}]",
-            hidden=name not in names,  # of no use to the command, but taken as it always was
-        )
-        for name in _FLAGS
-    ]
-    return [config, assignments, *flags]
-
-
 # Commands ----------------------------------------------------------------------------------------
 
 strop.add_command(simulate)
 
 
 @strop.command()
-@settings_options(*_FLAGS)
+@settings_options(*FLAGS)
 def serve(settings: Settings) -> None:
     """Serve Label Studio: clicks in, masks out.
 
@@ -270,7 +201,7 @@ def replay_sessions(settings: Settings, project: int | None, check: bool) -> Non
 
 
 @strop.command()
-@settings_options(*_FLAGS)
+@settings_options(*FLAGS)
 @click.option("--project", type=int, help="Only this project.")
 @click.option(
     "--fix",
@@ -435,7 +366,7 @@ def demo(**options: Any) -> None:
 
 
 @strop.command("settings")
-@settings_options(*_FLAGS)
+@settings_options(*FLAGS)
 def show_settings(settings: Settings) -> None:
     """Print the settings in force, with their meanings.
 

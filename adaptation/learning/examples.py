@@ -19,8 +19,9 @@ from torch import Tensor
 
 from adaptation.learning import losses
 from adaptation.masks import erosion_band, erosion_radius
+from adaptation.models.decoder import Weights
 from adaptation.models.regions import mask_corners, prompt_corners, window_over
-from adaptation.models.sam import PromptableSam, Weights
+from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import LOGIT_LIMIT
 from adaptation.predictor.zoom import View
 from adaptation.simulation.clicker import next_click

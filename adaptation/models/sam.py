@@ -7,15 +7,12 @@ and decode on one model at once, each with decoder weights of its own.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
-import math
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import cast
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,7 +22,8 @@ from torch import Tensor, nn
 
 from adaptation.errors import InputError, ModelError
 from adaptation.models.checkpoints import describe_mismatch
-from adaptation.models.decoder import DecoderCall
+from adaptation.models.decoder import WeightedDecoder, Weights
+from adaptation.models.drawing import draw, unpadded
 from adaptation.models.prompts import (
     WindowEncoder,
     check_image,
@@ -37,9 +35,6 @@ from adaptation.models.prompts import (
 )
 from adaptation.models.regions import framed, leaves, region_of, within
 from adaptation.types import Embedding, MaskPrediction, Prompt, Size, Window
-
-Weights = Mapping[str, Tensor]
-"""Decoder parameters by name."""
 
 
 def digest_of(module: nn.Module) -> str:
@@ -87,9 +82,8 @@ class PromptableSam:
         self.encoder_id = digest_of(sam.image_encoder) if encoder_id is None else encoder_id
         self.imitates = imitates
         self.decoder_id = digest_of(nn.ModuleList([sam.prompt_encoder, sam.mask_decoder]))
-        self._base = {f"decoder.{n}": p for n, p in sam.mask_decoder.named_parameters()}
+        self._decoder = WeightedDecoder(sam.mask_decoder)
         self._image_pe = sam.prompt_encoder.get_dense_pe().detach()
-        self._local = threading.local()
 
     @property
     def device(self) -> torch.device:
@@ -103,7 +97,7 @@ class PromptableSam:
 
     def decoder_parameters(self) -> dict[str, Tensor]:
         """The base mask decoder's parameters by name; do not write to them."""
-        return {name.removeprefix("decoder."): value for name, value in self._base.items()}
+        return self._decoder.parameters()
 
     def with_decoder(self, tensors: Weights) -> PromptableSam:
         """A model with other decoder weights, which shares both encoders with this one.
@@ -315,8 +309,8 @@ class PromptableSam:
         dense: Tensor,
         weights: Weights | None,
     ) -> MaskPrediction:
-        logits, predicted_iou, upscaled = torch.func.functional_call(
-            self._shell(), self._with(weights), (features, image_pe, sparse, dense)
+        logits, predicted_iou, upscaled = self._decoder.predict(
+            features, image_pe, sparse, dense, weights
         )
         return MaskPrediction(
             low_res_logits=logits,
@@ -325,61 +319,23 @@ class PromptableSam:
             upscaled=upscaled,
         )
 
-    def _with(self, weights: Weights | None) -> dict[str, Tensor]:
-        if weights is None:
-            return self._base
-        own = {f"decoder.{name}": value for name, value in weights.items()}
-        unknown = sorted(own.keys() - self._base.keys())
-        if unknown:
-            raise ModelError(
-                f"The decoder has no parameter {unknown[0].removeprefix('decoder.')!r} "
-                f"({len(unknown)} unknown names); the weights belong to another model."
-            )
-        return {**self._base, **own}
-
-    def _shell(self) -> DecoderCall:
-        """This thread's own decoder without weights.
-
-        ``functional_call`` puts the given weights into the module for the time of the call, so
-        two threads may never share a module.  A shell holds structure only (meta tensors).
-        """
-        shell = getattr(self._local, "shell", None)
-        if shell is None:
-            decoder = self.sam.mask_decoder
-            memo = {
-                id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
-                for p in decoder.parameters()
-            }
-            shell = DecoderCall(copy.deepcopy(decoder, memo))
-            self._local.shell = shell
-        return shell
-
     @property
     def scores_are_logits(self) -> bool:
         """Whether a sigmoid stands between the IoU head's last layer and the predicted IoU."""
         head = getattr(self.sam.mask_decoder, "iou_prediction_head", None)
         return bool(getattr(head, "sigmoid_output", False))
 
-    @contextlib.contextmanager
-    def observing(self, layer: str) -> Iterator[list[Tensor]]:
+    def observing(self, layer: str) -> AbstractContextManager[list[Tensor]]:
         """Collect what a layer of this thread's decoder reads while the block runs.
 
         Args:
             layer: Its name, as in :meth:`decoder_parameters` without the parameter's own.
         """
-        seen: list[Tensor] = []
-        found = self._shell().decoder.get_submodule(layer)
-        hook = found.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            yield seen
-        finally:
-            hook.remove()
+        return self._decoder.observing(layer)
 
     def compile(self) -> None:
         """Compile this thread's decoder with `torch.compile`; pays on a GPU, in long runs."""
-        self._shell().compile(dynamic=True)
-
-    # Masks at the original size ---------------------------------------------------------------
+        self._decoder.compile()
 
     def binary_mask(
         self, low_res_logits: Tensor, embedding: Embedding, size: Size | None = None
@@ -390,61 +346,10 @@ class PromptableSam:
             low_res_logits: Of one mask.
             embedding: On which it was decoded.
             size: (H, W) to draw it at instead, where a coarser mask will do.
-
-        Logits are interpolated as 16-bit integers, which takes a third of the time that floats
-        take and moves no border by more than a small fraction of a pixel; and only around the
-        mask, where the grids of logits and pixels meet.
         """
-        logits = self._unpadded(low_res_logits.detach()[None, None], embedding)[0, 0]
-        height, width = embedding.original_size if size is None else size
-        values = logits.float().clamp(-32.0, 32.0).cpu().numpy()
-        values *= 32767 / max(float(values.max()), -float(values.min()), 1e-6)
-        steps = np.rint(values, out=values).astype(np.int16)
-        mask = np.zeros((height, width), dtype=np.bool_)
-        rows = _window(np.flatnonzero((steps > 0).any(axis=1)), steps.shape[0], height)
-        columns = _window(np.flatnonzero((steps > 0).any(axis=0)), steps.shape[1], width)
-        if rows is None or columns is None:
-            return mask
-        target = rows.target, columns.target
-        size = (target[1].stop - target[1].start, target[0].stop - target[0].start)
-        part = np.ascontiguousarray(steps[rows.source, columns.source])
-        mask[target] = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR) > 0
-        return mask
-
-    def _unpadded(self, low_res_logits: Tensor, embedding: Embedding) -> Tensor:
-        """Logits at the model's input size with the padding cut off."""
-        height, width = embedding.input_size
+        size = embedding.original_size if size is None else size
         stride = self.input_size / self.low_res_size
-        # Only the cells that matter, and one more that the last pixels look at.
-        rows, columns = (math.ceil(side / stride) + 1 for side in (height, width))
-        needed = low_res_logits[..., :rows, :columns]
-        size = (round(stride * needed.shape[-2]), round(stride * needed.shape[-1]))
-        framed = F.interpolate(needed, size, mode="bilinear", align_corners=False)
-        return framed[..., :height, :width]
-
-
-class _Window(NamedTuple):
-    """A stretch of logits and the stretch of pixels that it becomes."""
-
-    source: slice
-    target: slice
-
-
-def _window(set_cells: NDArray[np.intp], n_cells: int, n_pixels: int) -> _Window | None:
-    """The stretch around the cells above 0, or None where there are none.
-
-    It begins and ends where borders of cells and of pixels meet, so that every pixel inside lies
-    at the same place between the same cells as in the whole; a cell that is not above 0, or the
-    frame's end, stands at both ends.
-    """
-    if not set_cells.size:
-        return None
-    n_steps = math.gcd(n_cells, n_pixels)
-    cells, pixels = n_cells // n_steps, n_pixels // n_steps
-    first = max(0, (int(set_cells[0]) - 1) // cells)
-    last = min(n_steps, -(-(int(set_cells[-1]) + 2) // cells))
-    source, target = (slice(first * step, last * step) for step in (cells, pixels))
-    return _Window(source, target)
+        return draw(unpadded(low_res_logits, embedding.input_size, stride), size)
 
 
 def _in_order(parts: list[MaskPrediction], positions: list[int]) -> MaskPrediction:

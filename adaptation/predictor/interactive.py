@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaptation.errors import InputError
-from adaptation.models.sam import PromptableSam, Weights
+from adaptation.models.decoder import Weights
+from adaptation.models.sam import PromptableSam
 from adaptation.predictor.components import pointed_at
 from adaptation.predictor.guided_filter import at_edges
 from adaptation.predictor.settings import EdgeSettings, ZoomSettings

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from adaptation.errors import SettingsError
-from adaptation.models.sam import Weights
+from adaptation.models.decoder import Weights
 from adaptation.predictor.interactive import Encode
 from adaptation.proposals.calibration import REGION_PRIOR, LogisticModel
 from adaptation.proposals.hybrid_prompts import HybridPrompts, sift

@@ -10,7 +10,8 @@ import torch
 
 from adaptation.masks import Mask, largest_component
 from adaptation.masks.regions import iou
-from adaptation.models.sam import PromptableSam, Weights
+from adaptation.models.decoder import Weights
+from adaptation.models.sam import PromptableSam
 from adaptation.predictor.components import pointed_at
 from adaptation.predictor.guided_filter import at_edges
 from adaptation.predictor.interactive import Encode, InteractivePredictor

@@ -11,7 +11,7 @@ import numpy as np
 
 from adaptation.errors import SettingsError
 from adaptation.masks import Mask
-from adaptation.models.sam import Weights
+from adaptation.models.decoder import Weights
 from adaptation.predictor.interactive import Encode
 from adaptation.proposals.calibration import LogisticModel, Term
 from adaptation.proposals.interface import Context, ProposalImage, ScoreMap

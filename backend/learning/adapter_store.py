@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 
 from adaptation.errors import ModelError
 from adaptation.learning.adapter import Adapter, load_adapter, save_adapter
-from adaptation.models.sam import PromptableSam, Weights
+from adaptation.models.decoder import Weights
+from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import WeightsAt, base_weights
 from backend.learning.events import Start
 

@@ -28,7 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Run `strop` with arguments; returns its exit code."""
     monkeypatch.setattr("sys.argv", ["strop", *map(str, arguments)])
     # What a command sets up for its own process must not leak into the next test.
-    monkeypatch.setattr("backend.cli.configure_logging", lambda level: None)
+    monkeypatch.setattr("backend.options.configure_logging", lambda level: None)
     try:
         main()
     except SystemExit as stop:

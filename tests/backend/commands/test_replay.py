@@ -241,7 +241,7 @@ def test_the_command_tells_differences_by_its_exit_code(
         given = ["replay", "--data-dir", str(tmp_path), "--set", "inference.torch_threads=1"]
         command = ["strop", *given, "--set", f"model.checkpoint={small}", *arguments]
         monkeypatch.setattr("sys.argv", command)
-        monkeypatch.setattr("backend.cli.configure_logging", lambda level: None)
+        monkeypatch.setattr("backend.options.configure_logging", lambda level: None)
         with pytest.raises(SystemExit) as stop:
             main()
         return int(stop.value.code or 0)

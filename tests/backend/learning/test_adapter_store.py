@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from adaptation.learning.adapter import Adapter
-from adaptation.models.sam import PromptableSam, Weights
+from adaptation.models.decoder import Weights
+from adaptation.models.sam import PromptableSam
 from backend.learning.adapter_store import READY, AdapterStore
 from tests.adaptation.conftest import tiny_vit_sam
 

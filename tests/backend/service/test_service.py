@@ -18,7 +18,7 @@ import pytest
 from adaptation.errors import ImageError, InputError, ProtocolError, StoreError
 from adaptation.journal import Journal, Link, SpoolingJournal, SubmissionRecord
 from adaptation.masks import decode_rle
-from adaptation.models.sam import Weights
+from adaptation.models.decoder import Weights
 from adaptation.predictor.interactive import InteractivePredictor, WeightsAt
 from adaptation.predictor.settings import ZoomSettings
 from adaptation.types import Click

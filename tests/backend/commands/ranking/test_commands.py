@@ -92,7 +92,7 @@ class Command:
         self.settings = ["--set", f"label_studio.url={site.url}", "--data-dir", str(folder)]
         self.settings += ["--set", f"label_studio.token={LEGACY_TOKEN}"]
         self._monkeypatch, self._capsys = monkeypatch, capsys
-        monkeypatch.setattr("backend.cli.configure_logging", lambda level: None)
+        monkeypatch.setattr("backend.options.configure_logging", lambda level: None)
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
         """Exit code, and what was printed: on success the summary, else the error."""
