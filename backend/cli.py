@@ -89,7 +89,14 @@ def prefetch(settings: Settings, project: int, unlabeled: bool) -> None:
 @strop.command()
 @settings_options("model", "device", "data_dir", "label_studio", "log_level")
 @click.option("--project", type=int, required=True, help="Number of the project in Label Studio.")
-def propose(settings: Settings, project: int) -> None:
+@click.option(
+    "--order",
+    type=click.Choice(["uncertainty", "diversity", "anomaly"]),
+    help="Store no proposals: write each task's place in this order into its data (strop_order).",
+)
+def propose(
+    settings: Settings, project: int, order: Literal["uncertainty", "diversity", "anomaly"] | None
+) -> None:
     """Store proposals in a project's unlabelled tasks.
 
     They are predictions with a score, by which Label Studio can sort the tasks.
@@ -97,9 +104,11 @@ def propose(settings: Settings, project: int) -> None:
     More of the finished objects, or anomalies (--set proposals.look_for=anomalies).  May be stopped
     and started again: a task that has its proposals already is not looked at again.
     """
-    from backend.commands.propose import propose_project
+    from backend.commands.propose import order_project, propose_project
 
-    summary = propose_project(settings, project)
+    summary = (
+        order_project(settings, project, order) if order else propose_project(settings, project)
+    )
     click.echo(str(summary))
     sys.exit(1 if summary.n_failed else 0)
 

@@ -11,6 +11,7 @@ and what annotators accept and reject teaches the next ones:
 - ``hybrid_prompts``: the prompts of SAA+ (property, saliency, confidence), each can be switched off
 - ``feedback``, ``calibration``: references from accepted and rejected regions; scores that hold
 - ``proposer``: all of it in one call
+- ``ordering``: which image is worth a look first
 
 Everything here is a function of its arguments, or state that its caller owns; no threads, no locks.
 """

@@ -276,6 +276,11 @@ class LabelStudioClient:
         (task_id,) = self.http.send_json("POST", path, [task])["task_ids"]
         return str(task_id)
 
+    def set_data(self, task: Task, changes: Mapping[str, Any]) -> None:
+        """Change keys of a task's data; its other keys stay as ``task`` has them."""
+        path = f"/api/tasks/{_number(task.task_id)}/"
+        self.http.send_json("PATCH", path, {"data": {**task.data, **changes}})
+
     def store_prediction(
         self,
         task_id: str | int,

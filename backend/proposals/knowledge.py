@@ -121,6 +121,14 @@ class ProjectKnowledge:
                 excluded |= mask
             memory.add(image, item.mask, exclude=excluded, label=item.label)
 
+    def oddness(self, image: ProposalImage) -> float:
+        """How unlike the project's other images the oddest place of one is; higher is odder.
+
+        With fewer than `mutual_from` images: how unlike the rest of its own image.
+        """
+        score_map = self._generator().generate(image, Context()).score_map
+        return 0.0 if score_map is None else float(score_map.max())
+
     def propose(
         self,
         image: ProposalImage,

@@ -91,17 +91,18 @@ class ProposalMaker:
     def __init__(
         self, sam: PromptableSam, encoder: Encoder, journal: Journal, options: MakerOptions
     ) -> None:
-        self._sam, self._encoder, self._journal = sam, encoder, journal
+        self.sam = sam
+        self._encoder, self._journal = encoder, journal
         self.options = options
         self.model_version = f"{sam.model_id}-{sam.decoder_id[:8]}"
 
     def knowledge(self) -> ProjectKnowledge:
         """Of a project of which nothing is known yet."""
         is_similar = self.options.knowledge.look_for == "similar"
-        refiner: Refiner | ZoomRefiner = Refiner(self._sam, all_candidates=is_similar)
+        refiner: Refiner | ZoomRefiner = Refiner(self.sam, all_candidates=is_similar)
         if self.options.zoom:
-            refiner = ZoomRefiner(InteractivePredictor(self._sam, ZoomSettings()))
-        return ProjectKnowledge(self._sam, refiner, self.options.knowledge)
+            refiner = ZoomRefiner(InteractivePredictor(self.sam, ZoomSettings()))
+        return ProjectKnowledge(self.sam, refiner, self.options.knowledge)
 
     def version(self, knowledge: ProjectKnowledge) -> str:
         """Of what is proposed: the model, what was looked for, and how much was known."""
@@ -144,6 +145,19 @@ class ProposalMaker:
         ]
         knowledge.judge(seen.image, labelled, rejected)
 
+    def regions(
+        self,
+        knowledge: ProjectKnowledge,
+        seen: SeenTask,
+        config: LabelConfig,
+        taken: Sequence[Mask] = (),
+    ) -> list[Proposed]:
+        """The regions that :meth:`propose` makes a prediction of; arguments and errors as there."""
+        config = config.for_task(seen.task.data)
+        label = self._label(config, next(iter(config.images)))
+        encode = partial(self._encoder.embed, seen.source, seen.identity)
+        return knowledge.propose(seen.image, label, taken, encode)
+
     def propose(
         self,
         knowledge: ProjectKnowledge,
@@ -165,12 +179,9 @@ class ProposalMaker:
         Raises:
             ProtocolError: The labeling config has no control for a mask.
         """
+        found = self.regions(knowledge, seen, config, taken)
         config = config.for_task(seen.task.data)
         to_name = next(iter(config.images))
-        label = self._label(config, to_name)
-        found = knowledge.propose(
-            seen.image, label, taken, partial(self._encoder.embed, seen.source, seen.identity)
-        )
         request_id = new_request_id()
         record = ProposedTask.of(
             found,

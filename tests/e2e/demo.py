@@ -112,9 +112,12 @@ class Demo:
         assert isinstance(numbers, dict)
         return str(numbers[key])
 
+    @property
+    def token(self) -> str:
+        return str(self._note("credentials.json")["token"])
+
     def client(self) -> LabelStudioClient:
-        token = str(self._note("credentials.json")["token"])
-        return LabelStudioClient(Transport(self.url, token))
+        return LabelStudioClient(Transport(self.url, self.token))
 
     def task(self, name: str) -> Task:
         """The task of a sample, by a part of its file's name."""

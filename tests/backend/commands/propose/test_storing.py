@@ -1,84 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from adaptation.errors import SettingsError
-from adaptation.journal import SubmissionRecord, SubmittedRegion
-from adaptation.masks import encode_rle
-from adaptation.models.compact.model import build_compact
-from adaptation.models.sam import PromptableSam
 from backend.commands.propose import propose_project
-from tests.backend.proposals.test_online import disk
-from tests.backend.service_kit import data_uri, journal_of, pixels_of, settings_for
-from tests.backend.sites import LEGACY_TOKEN, LabelStudioSite, Request, json_reply
-
-CONFIG = (
-    '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
-    '<Label value="Cell"/></BrushLabels></View>'
-)
-
-
-class Project(LabelStudioSite):
-    """One with three tasks, that keeps predictions; it may break down."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.predictions: list[dict[str, Any]] = []
-        self.fails_after = 99
-        self.tasks = [
-            {"id": i, "data": {"image": data_uri(pixels_of(0))}, "total_annotations": 0}
-            for i in (1, 2, 3)
-        ]
-        project = {"id": 7, "title": "Cells", "label_config": CONFIG, "task_number": 3}
-        self.routes["/api/projects/7/"] = lambda _: json_reply(project)
-        self.routes["/api/predictions/"] = self._keep
-
-    def _keep(self, request: Request) -> Any:
-        if len(self.predictions) >= self.fails_after:
-            return json_reply({"detail": "no"}, 400)
-        self.predictions.append(request.json())
-        return json_reply({"id": len(self.predictions)}, 201)
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    torch.manual_seed(0)
-    sam = PromptableSam(build_compact(input_size=64, dim=16, n_heads=2), "compact-random")
-    monkeypatch.setattr("backend.commands.propose.load_sam", lambda *_, **__: sam)
-    with Project().running() as running:
-        assert isinstance(running, Project)
-        yield running
-
-
-def settings(site: Project, folder: Path, **changes: Any) -> Any:
-    return settings_for(
-        folder,
-        label_studio__url=site.url,
-        label_studio__token=LEGACY_TOKEN,
-        **{"proposals__min_score": 0.0, "proposals__max_area": 1.0, **changes},
-    )
-
-
-def finish(folder: Path, task_id: str, annotation_id: str = "1") -> None:
-    with journal_of(folder) as journal:
-        journal.append_submission(
-            SubmissionRecord(
-                event="created",
-                annotation_id=annotation_id,
-                project_id="7",
-                task_id=task_id,
-                regions=(
-                    SubmittedRegion(
-                        region_id="r", label="Cell", kind="brush", rle=encode_rle(disk())
-                    ),
-                ),
-            )
-        )
+from tests.backend.commands.propose.project import Project, finish, settings
+from tests.backend.service_kit import settings_for
 
 
 def test_tasks_that_nobody_labelled_get_predictions_with_scores(
