@@ -17,6 +17,8 @@ from adaptation.models.catalog import load_model
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.click_correction import ClickCorrection
 from adaptation.predictor.interactive import Corrector, InteractivePredictor
+from adaptation.proposals.interface import Generator
+from adaptation.proposals.words import load_word_generator
 from adaptation.storage.album import Album
 from backend.embeddings.cache import EmbeddingCache
 from backend.embeddings.disk_store import DiskStore
@@ -162,7 +164,7 @@ def _proposals(
     if not settings.proposals.is_on:
         return None
     return OnlineProposals(
-        ProposalMaker(sam, encoder, journal, proposal_options(settings)),
+        ProposalMaker(sam, encoder, journal, proposal_options(settings), build_reader(settings)),
         journal,
         client,
         next_tasks=settings.prefetch.next_tasks,
@@ -176,6 +178,7 @@ def proposal_options(settings: Settings) -> MakerOptions:
     return MakerOptions(
         knowledge=KnowledgeOptions(
             look_for=options.look_for,
+            words={label: tuple(texts) for label, texts in options.words.items()},
             mutual_from=options.mutual_from,
             max_regions=options.max_regions,
             min_score=options.min_score,
@@ -185,6 +188,22 @@ def proposal_options(settings: Settings) -> MakerOptions:
         group_key=options.group_key,
         zoom=options.zoom,
         style=_style(settings),
+    )
+
+
+def build_reader(settings: Settings, *, show_progress: bool = False) -> Generator | None:
+    """What finds the things that words name, where they are looked for.
+
+    Raises:
+        ModelError: It cannot be loaded; with what to do.
+    """
+    if settings.proposals.look_for != "words":
+        return None
+    return load_word_generator(
+        settings.proposals.words_model,
+        settings.models_dir,
+        may_download=settings.model.download,
+        show_progress=show_progress,
     )
 
 

@@ -6,6 +6,7 @@ and what annotators accept and reject teaches the next ones:
 - ``interface``: what a generator is, and the values it is given and gives
 - ``features``, ``distances``: vectors of an image's patches, and nearest neighbours among them
 - ``mutual``, ``saliency``, ``memory``: the generators that need nothing but the encoder
+- ``words``: generators that read a text, of the hub
 - ``peaks``: score maps -> places to prompt at
 - ``refiner``: places -> masks, in batches on one embedding
 - ``hybrid_prompts``: the prompts of SAA+ (property, saliency, confidence), each can be switched off

@@ -74,14 +74,14 @@ class Proposer:
         refiner: Draws masks at them.
         settings: How many, and which.
         saliency: Makes the map of the saliency prompt; None: that prompt is off.
-        model: Makes calibrated scores of the evidence.
+        model: Makes calibrated scores of the evidence; None: a region keeps its generator's.
     """
 
     generator: Generator
     refiner: Refiner | ZoomRefiner
     settings: ProposerSettings
     saliency: SaliencyGenerator | None = None
-    model: LogisticModel = REGION_PRIOR
+    model: LogisticModel | None = REGION_PRIOR
 
     def propose(
         self,
@@ -158,7 +158,8 @@ class Proposer:
 
     def _judged(self, region: Region, score_map: ScoreMap | None) -> Region:
         evidence = {**region.evidence, **region_evidence(region, score_map)}
-        return replace(region, evidence=evidence, score=self.model.probability(evidence))
+        score = region.score if self.model is None else self.model.probability(evidence)
+        return replace(region, evidence=evidence, score=score)
 
     def _sifted(self, regions: Sequence[Region], image: ProposalImage) -> list[Region]:
         prompts = self.settings.prompts

@@ -5,8 +5,8 @@ Derived from the journal and the images; nothing here is kept on disk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from adaptation.masks import Mask
@@ -23,7 +23,7 @@ from adaptation.proposals.refiner import Refiner, Region, ZoomRefiner, without_d
 from adaptation.proposals.saliency import SaliencyGenerator
 from adaptation.proposals.similar import SimilarProposer, SimilarSettings
 
-LookFor = Literal["similar", "anomalies"]
+LookFor = Literal["similar", "anomalies", "words"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,8 @@ class KnowledgeOptions:
     """What is looked for, and how much is proposed.
 
     Args:
-        look_for: More of what was labelled, or what looks wrong.
+        look_for: More of what was labelled, what looks wrong, or what a text names.
+        words: Texts by label; a label without any is looked for by its name.
         mutual_from: Images from which anomalies are found by comparing them; below it, within
             the image.
         max_regions: Proposals of one image at most.
@@ -40,6 +41,7 @@ class KnowledgeOptions:
     """
 
     look_for: LookFor = "similar"
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     mutual_from: int = 20
     max_regions: int = 20
     min_score: float = 0.5
@@ -70,11 +72,13 @@ class ProjectKnowledge:
         sam: The model.
         refiner: Draws the masks.
         options: What is looked for.
+        reader: Finds what words name; needed where words are looked for.
     """
 
     sam: PromptableSam
     refiner: Refiner | ZoomRefiner
     options: KnowledgeOptions
+    reader: Generator | None = None
     _memories: dict[str, ObjectMemory] = field(default_factory=dict)
     _bank: MutualBank = field(init=False)
     _references: References = field(init=False)
@@ -88,7 +92,10 @@ class ProjectKnowledge:
 
     @property
     def n_judged(self) -> int:
-        """Finished objects that are remembered; of anomalies, images that were judged."""
+        """Finished objects that are remembered; of anomalies, images that were judged.
+
+        Words are looked for as they are: nothing is learned.
+        """
         if self.options.look_for == "anomalies":
             return len(self._references)
         return sum(len(memory) for memory in self._memories.values())
@@ -102,6 +109,8 @@ class ProjectKnowledge:
         self, image: ProposalImage, labelled: Sequence[Labelled], rejected: Sequence[Mask]
     ) -> None:
         """Somebody submitted an image: its regions are examples, the rest of it is normal."""
+        if self.options.look_for == "words":
+            return
         if self.options.look_for == "anomalies":
             base = self._generator().generate(image, Context()).score_map
             if base is not None:
@@ -132,7 +141,7 @@ class ProjectKnowledge:
     def propose(
         self,
         image: ProposalImage,
-        label: str,
+        labels: Sequence[str],
         taken: Sequence[Mask] = (),
         encode: Encode | None = None,
     ) -> list[Proposed]:
@@ -140,17 +149,46 @@ class ProjectKnowledge:
 
         Args:
             image: The image.
-            label: That anomalies are proposed under; more of the same has its objects' own.
+            labels: That words are looked for under; anomalies go under the first, more of the same
+                under its objects' own.
             taken: Masks of what is labelled in the image already, or was rejected.
             encode: Gives embeddings of crops.
         """
         context = Context(labelled=tuple(taken))
-        found = (
-            self._anomalies(image, label, context, encode)
-            if self.options.look_for == "anomalies"
-            else self._similar(image, context, encode)
-        )
+        if self.options.look_for == "anomalies":
+            found = self._anomalies(image, labels[0], context, encode)
+        elif self.options.look_for == "words":
+            found = self._named(image, labels, context, encode)
+        else:
+            found = self._similar(image, context, encode)
         return found[: self.options.max_regions]
+
+    def _named(
+        self, image: ProposalImage, labels: Sequence[str], context: Context, encode: Encode | None
+    ) -> list[Proposed]:
+        if self.reader is None:
+            raise ValueError("words need a generator that reads them")
+        proposer = Proposer(
+            generator=self.reader,
+            refiner=self.refiner,
+            settings=ProposerSettings(
+                places=self.options.max_regions,
+                min_score=self.options.min_score,
+                prompts=HybridPrompts(
+                    property=PropertyPrompt(area=1.0),
+                    saliency=False,  # a score stays the reader's probability
+                    confidence=self.options.max_regions,
+                ),
+            ),
+            model=None,
+        )
+        found: list[tuple[str, Region]] = []
+        for label in labels:
+            words = tuple(self.options.words.get(label) or (label,))
+            asked = replace(context, words=words)
+            regions = proposer.propose(image, asked, encode=encode).regions
+            found += [(label, region) for region in regions]
+        return _without_twins(found)
 
     def _anomalies(
         self, image: ProposalImage, label: str, context: Context, encode: Encode | None
@@ -181,18 +219,20 @@ class ProjectKnowledge:
     def _similar(
         self, image: ProposalImage, context: Context, encode: Encode | None
     ) -> list[Proposed]:
-        by_mask: dict[int, str] = {}
-        regions: list[Region] = []
+        found: list[tuple[str, Region]] = []
         for label, memory in self._memories.items():
             proposer = SimilarProposer(
                 generator=MemoryGenerator(memory=memory),
                 refiner=self.refiner,
                 settings=SimilarSettings(min_score=self.options.min_score),
             )
-            for region in proposer.propose(image, context, encode=encode):
-                by_mask[id(region.mask)] = label
-                regions.append(region)
-        return [
-            Proposed(label=by_mask[id(region.mask)], region=region)
-            for region in without_duplicates(regions)
-        ]
+            regions = proposer.propose(image, context, encode=encode)
+            found += [(label, region) for region in regions]
+        return _without_twins(found)
+
+
+def _without_twins(found: Sequence[tuple[str, Region]]) -> list[Proposed]:
+    """Best first; of two regions that are the same, under whatever labels, the better one."""
+    label_of = {id(region.mask): label for label, region in found}
+    kept = without_duplicates([region for _, region in found])
+    return [Proposed(label=label_of[id(region.mask)], region=region) for region in kept]

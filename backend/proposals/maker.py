@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +14,7 @@ from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import InteractivePredictor
 from adaptation.predictor.settings import ZoomSettings
 from adaptation.predictor.zoom import View
-from adaptation.proposals.interface import ProposalImage
+from adaptation.proposals.interface import Generator, ProposalImage
 from adaptation.proposals.refiner import Refiner, ZoomRefiner
 from backend.embeddings.encoder import Encoder
 from backend.images.loader import ImageIdentity, TaskImage
@@ -35,7 +37,8 @@ class MakerOptions:
 
     Args:
         knowledge: What is looked for, and how much is proposed.
-        label: Of proposed anomalies; None: the first of the labeling config.
+        label: Under which anomalies are proposed, and the only one that words are looked for
+            under; None: the first of the labeling config, of words all.
         group_key: Key of the tasks' data that names a task's group.
         zoom: Whether small proposals are drawn on a crop around them.
         style: How masks become regions.
@@ -86,14 +89,20 @@ class ProposalMaker:
         encoder: Gives embeddings of tasks' images.
         journal: Where proposals are kept, and submissions come from.
         options: How they are made.
+        reader: Finds what words name; needed where words are looked for.
     """
 
     def __init__(
-        self, sam: PromptableSam, encoder: Encoder, journal: Journal, options: MakerOptions
+        self,
+        sam: PromptableSam,
+        encoder: Encoder,
+        journal: Journal,
+        options: MakerOptions,
+        reader: Generator | None = None,
     ) -> None:
         self.sam = sam
         self._encoder, self._journal = encoder, journal
-        self.options = options
+        self.options, self._reader = options, reader
         self.model_version = f"{sam.model_id}-{sam.decoder_id[:8]}"
 
     def knowledge(self) -> ProjectKnowledge:
@@ -102,12 +111,16 @@ class ProposalMaker:
         refiner: Refiner | ZoomRefiner = Refiner(self.sam, all_candidates=is_similar)
         if self.options.zoom:
             refiner = ZoomRefiner(InteractivePredictor(self.sam, ZoomSettings()))
-        return ProjectKnowledge(self.sam, refiner, self.options.knowledge)
+        return ProjectKnowledge(self.sam, refiner, self.options.knowledge, self._reader)
 
     def version(self, knowledge: ProjectKnowledge) -> str:
         """Of what is proposed: the model, what was looked for, and how much was known."""
-        look_for = self.options.knowledge.look_for
-        return f"{self.model_version}-{look_for}-{knowledge.n_judged}"
+        options = self.options.knowledge
+        known: object = knowledge.n_judged
+        if options.look_for == "words":
+            texts = json.dumps({k: list(v) for k, v in options.words.items()}, sort_keys=True)
+            known = hashlib.sha256(texts.encode()).hexdigest()[:8]
+        return f"{self.model_version}-{options.look_for}-{known}"
 
     def see(self, task: TaskRef, config: LabelConfig) -> SeenTask:
         """Encode a task's first image.
@@ -154,9 +167,9 @@ class ProposalMaker:
     ) -> list[Proposed]:
         """The regions that :meth:`propose` makes a prediction of; arguments and errors as there."""
         config = config.for_task(seen.task.data)
-        label = self._label(config, next(iter(config.images)))
+        labels = self._labels(config, next(iter(config.images)))
         encode = partial(self._encoder.embed, seen.source, seen.identity)
-        return knowledge.propose(seen.image, label, taken, encode)
+        return knowledge.propose(seen.image, labels, taken, encode)
 
     def propose(
         self,
@@ -206,9 +219,14 @@ class ProposalMaker:
         target = RegionTarget(to_name=to_name, label=item.label, image_size=seen.identity.size)
         return target, OfferedMask(mask=item.region.mask, score=item.region.score)
 
-    def _label(self, config: LabelConfig, to_name: str) -> str:
-        wanted = self.options.label
-        labels = (label for control in config.controls for label in control.labels or ())
-        label = next(labels, "") if wanted is None else wanted
-        config.answer_control(label, to_name, self.options.style.preferred)
-        return label
+    def _labels(self, config: LabelConfig, to_name: str) -> list[str]:
+        """Those that something may be proposed under, each once, in the config's order."""
+        named = [label for control in config.controls for label in control.labels or ()]
+        labels = list(dict.fromkeys(named)) or [""]
+        if self.options.label is not None:
+            labels = [self.options.label]
+        elif self.options.knowledge.look_for != "words":
+            labels = labels[:1]
+        for label in labels:
+            config.answer_control(label, to_name, self.options.style.preferred)
+        return labels

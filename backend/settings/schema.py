@@ -344,9 +344,18 @@ class ProposalSettings(Section):
         default=False,
         description="Propose in opened tasks; `strop propose` works either way.",
     )
-    look_for: Literal["similar", "anomalies"] = Field(
+    look_for: Literal["similar", "anomalies", "words"] = Field(
         default="similar",
-        description="similar: more of the finished objects; anomalies: what has its like nowhere.",
+        description="similar: more of what is finished; anomalies: what has its like nowhere; "
+        "words: what a text names.",
+    )
+    words: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Texts by label; a label without any is looked for by its name.",
+    )
+    words_model: str = Field(
+        default="grounding-dino",
+        description="grounding-dino, clipseg, a folder or a hub's id of one (strop[hub]).",
     )
     label: OptionalText = Field(
         default=None,

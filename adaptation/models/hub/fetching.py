@@ -32,6 +32,10 @@ _WANTED = re.compile(
     r"config\.json|preprocessor_config\.json|processor_config\.json"
     r"|model\.safetensors(\.index\.json)?|model-\d+-of-\d+\.safetensors"
 )
+_TOKENIZER = re.compile(
+    r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|vocab\.txt|vocab\.json"
+    r"|merges\.txt"
+)
 _TIMEOUT_S = 30.0
 _MAX_SMALL_BYTES = 32_000_000
 
@@ -154,7 +158,7 @@ def _ask(model: HubModel, folder: Path, token: str | None) -> _Listing:
             blob_id=entry.get("blobId"),
         )
         for entry in content.get("siblings", ())
-        if _WANTED.fullmatch(str(entry["rfilename"]))
+        if _is_wanted(model, str(entry["rfilename"]))
     )
     names = {file.name for file in files}
     if CONFIG not in names or not any(name.endswith(".safetensors") for name in names):
@@ -164,6 +168,10 @@ def _ask(model: HubModel, folder: Path, token: str | None) -> _Listing:
         )
     licence = (content.get("cardData") or {}).get("license", "not named")
     return _Listing(commit=str(content["sha"]), licence=str(licence), files=files)
+
+
+def _is_wanted(model: HubModel, name: str) -> bool:
+    return bool(_WANTED.fullmatch(name) or (model.reads_text and _TOKENIZER.fullmatch(name)))
 
 
 def _fetch_small(model: HubModel, commit: str, file: _File, folder: Path, token: str | None) -> str:

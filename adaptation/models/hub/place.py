@@ -20,11 +20,13 @@ class HubModel:
     Args:
         hub_id: OWNER/NAME.
         terms: Address of a licence that its user has to accept; None where none has to be.
+        reads_text: Whether its tokenizer belongs to it.
         hub: The hub's address.
     """
 
     hub_id: str
     terms: str | None = None
+    reads_text: bool = False
     hub: str = HUB
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from backend.wiring import (
     build_client,
     build_embeddings,
     build_images,
+    build_reader,
     load_sam,
     use_threads,
 )
@@ -81,7 +82,10 @@ class OpenedProject:
         """
         knowledge = self.maker.knowledge()
         rejected = rejected_masks(self.journal, self.project_id)
-        looks_everywhere = self.maker.options.knowledge.look_for == "anomalies"
+        look_for = self.maker.options.knowledge.look_for
+        if look_for == "words":
+            return knowledge
+        looks_everywhere = look_for == "anomalies"
         wanted = [t for t in self.tasks if looks_everywhere or t.task_id in self.submitted]
         images = [(t, seen) for t in tqdm(wanted, desc="images") for seen in self.seen(t)]
         for _, seen in images:
@@ -125,7 +129,9 @@ def opened(
             submitted=_submitted(journal, str(project_id)),
             client=client,
             journal=journal,
-            maker=ProposalMaker(sam, encoder, journal, options),
+            maker=ProposalMaker(
+                sam, encoder, journal, options, build_reader(settings, show_progress=True)
+            ),
             summary=summary,
         )
 

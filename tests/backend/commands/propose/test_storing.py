@@ -71,3 +71,24 @@ def test_without_anything_labelled_the_error_says_what_to_do(site: Project, tmp_
 def test_without_a_label_studio_there_is_no_project(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"label_studio\.url"):
         propose_project(settings_for(tmp_path), 7)
+
+
+def test_words_need_nothing_labelled_and_go_under_every_label(
+    site: Project, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    from tests.adaptation.proposals.tiny_readers import save_grounding_dino
+
+    reader = save_grounding_dino(tmp_path / "reader")
+    asked = {"proposals__look_for": "words", "proposals__words_model": str(reader)}
+    summary = propose_project(settings(site, tmp_path, **asked), 7)
+    assert summary.n_proposed == len(site.predictions) == 3
+    (version,) = {p["model_version"] for p in site.predictions}
+    assert "-words-" in version
+    for prediction in site.predictions:
+        assert 0 < prediction["score"] <= 1
+        assert {region["value"]["brushlabels"][0] for region in prediction["result"]} == {"Cell"}
+
+    other = settings(site, tmp_path, **asked, proposals__words={"Cell": ["hole", "scratch"]})
+    assert propose_project(other, 7).n_known == 0, "other words, other proposals"
+    assert {p["model_version"] for p in site.predictions} > {version}
