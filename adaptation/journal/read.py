@@ -40,7 +40,6 @@ PAGE = 64
 """Entries read at a time; a page of interactions in large images holds a few megabytes."""
 
 
-
 class Waiting(NamedTuple):
     """What is left to do; it is another one whenever there is something new.
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -20,15 +21,17 @@ import torch
 from adaptation.errors import StoreError
 from adaptation.predictor.interactive import ObjectState
 from adaptation.types import Box, Click
-from backend.service.object_store import EntryName, ObjectStore
+from backend.service.object_store import EntryName, FolderStore, ObjectStore
 from backend.service.prompt_state import (
     KEPT_STATES,
     BoxesInMemory,
     BoxSlot,
     DrawnBox,
+    DrawnBoxes,
     ObjectKey,
     ObjectStates,
     Place,
+    PromptState,
     States,
     most_advanced,
 )
@@ -184,6 +187,27 @@ class SharedTurns:
             self._store.save(name, json.dumps(kept).encode())
         except StoreError as error:
             _tell(error)
+
+
+ENTRIES_OF_AN_OBJECT = 3
+"""Its states, the tickets of its requests, and the rectangle of its place."""
+
+
+def shared_memory(folder: Path, max_objects: int, ttl_s: float, box_ttl_s: float) -> PromptState:
+    """What several workers remember together of the objects in work, in a folder.
+
+    Args:
+        folder: Of the entries; made when it is needed.
+        max_objects: Objects remembered.
+        ttl_s: After this time a worker forgets what it made itself of an untouched object.
+        box_ttl_s: A rectangle waits this long for clicks on the same object.
+    """
+    store = FolderStore(folder, ENTRIES_OF_AN_OBJECT * max_objects)
+    return PromptState(
+        states=SharedStates(store, ObjectStates(max_objects=max_objects, ttl_s=ttl_s)),
+        boxes=DrawnBoxes(ttl_s=box_ttl_s, keeper=SharedBoxes(store), clock=store.now),
+        turns=SharedTurns(store),
+    )
 
 
 def _name(kind: str, place: Place, *parts: str) -> EntryName:
