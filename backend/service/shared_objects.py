@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import zlib
 from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -54,6 +55,7 @@ class SharedStates:
 
     def __init__(self, store: ObjectStore, local: ObjectStates) -> None:
         self._store, self._local = store, local
+        self._read = threading.local()  # what a click read in its object's turn, until it writes
 
     def __len__(self) -> int:
         return len(self._local)
@@ -67,13 +69,20 @@ class SharedStates:
         except StoreError as error:
             _tell(error)
             return self._local.before(key, clicks, box, decoder_id)
+        self._read.last = key, states
         return most_advanced(states, clicks, box, decoder_id)
 
     def put(self, key: ObjectKey, state: ObjectState, decoder_id: str = "") -> None:
-        """Keep the newest state of an object; all workers see it when this returns."""
+        """Keep the newest state of an object; all workers see it when this returns.
+
+        Called in the object's turn, after :meth:`before` there: nobody has written since.
+        """
         self._local.put(key, state, decoder_id)
+        last, states = getattr(self._read, "last", (None, ()))
+        self._read.last = None, ()
         try:
-            states = ((decoder_id, state), *self._load(key))[:KEPT_STATES]
+            before = states if last == key else self._load(key)
+            states = ((decoder_id, state), *before)[:KEPT_STATES]
             self._store.save(_name("states", key.place, key.object_id), packed(states))
         except StoreError as error:
             _tell(error)

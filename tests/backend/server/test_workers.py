@@ -14,7 +14,6 @@ import pytest
 
 from backend.wiring import load_sam
 from tests.backend.payloads import keypoint, rectangle
-from tests.backend.server_process import Command
 from tests.backend.service_kit import (
     click_on,
     interactions_of,
@@ -107,13 +106,6 @@ def test_workers_answer_alike_and_any_of_them_and_the_learner_may_be_killed(
 
     assert team.stop() == 0
     check_whole(team, shown, ["100", "102"])
-
-
-def test_a_second_way_of_learning_on_the_same_folder_is_refused(team: Team) -> None:
-    apart = ["--data-dir", str(team.data), "--set", f"model.checkpoint={team.checkpoint}"]
-    lone = Command(["learn", *apart], team.folder / "lone.txt")
-    assert lone.process.wait(200) == 2
-    assert "set learning.process to apart" in lone.log.read_text()
 
 
 @pytest.mark.slow
