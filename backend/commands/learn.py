@@ -6,6 +6,7 @@ import logging
 import os
 
 from adaptation.errors import SettingsError
+from backend.metrics import forget_process, share_between_processes
 from backend.server.folder_lock import lock_learning
 from backend.server.learner_process import LearnerProcess, holder_name, stop_on_signals
 from backend.settings import Settings, check_together
@@ -27,9 +28,11 @@ def learn(settings: Settings) -> None:
         )
     check_together(settings)
     lock_learning(settings.data_dir, inside=False)
+    share_between_processes(settings.metrics_dir, begins=False)
     process = LearnerProcess(settings, holder_name())
     stop_on_signals(process)
     process.run()
+    forget_process(os.getpid())
     logger.info("stopped")
     logging.shutdown()
     os._exit(0)  # the interpreter's own way out would take torch apart for seconds
