@@ -17,7 +17,7 @@ from pathlib import Path
 from adaptation.errors import StoreError
 from adaptation.journal import Lease, LeaseLostError
 
-FILE = "fence"
+FILE = "fence.lock"
 """Holds the highest token in decimal digits, and is the lock."""
 
 WAIT_S = 10.0

@@ -118,6 +118,7 @@ class LearnerProcess:
             while self._goes_on(LOOK_S):
                 with _patient("what waits is looked at again"):
                     service.look()
+                self._beat()
                 if time.monotonic() - renewed_at > ttl_s / 4:
                     with _patient("the lease is renewed again"):
                         journal.renew_lease(lease, ttl_s)

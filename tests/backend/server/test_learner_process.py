@@ -47,7 +47,7 @@ class Learners:
             "learning.config": config,
             "learning.is_on": True,
             "learning.process": "apart",
-            "learning.lease_s": 1,
+            "learning.lease_s": 5,
         }
         self.overrides = {key.replace(".", "__"): value for key, value in self.given.items()}
 
