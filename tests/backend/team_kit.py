@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import safe_open
 
 from backend.commands.replay import replay
 from tests.backend.learning_kit import FAST, IMAGES, disk, painted
@@ -143,6 +144,18 @@ def learned(data: Path) -> list[str]:
     """Annotations that sessions were trained on, in order."""
     with journal_of(data) as journal:
         return [event.payload["annotation_id"] for event in journal.events(kind="learned")]
+
+
+def n_saved(data: Path) -> int:
+    """Objects that the file of project 1's session says it has learned from.
+
+    It follows the event in the journal within a moment.
+    """
+    path = data / "sessions" / "project-1.safetensors"
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        return int((file.metadata() or {})["n_learned"])
 
 
 def check_whole(team: Team, shown: list[str], submitted: list[str]) -> None:

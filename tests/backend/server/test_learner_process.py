@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from backend.wiring import load_sam
 from tests.backend.learning_kit import FAST, draw
 from tests.backend.server_process import Command, save_small_checkpoint
 from tests.backend.service_kit import journal_of, running_service, settings_for
-from tests.backend.team_kit import learned, stop_process, until, wake
+from tests.backend.team_kit import learned, n_saved, stop_process, until, wake
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -97,6 +97,7 @@ def test_a_learner_that_was_stopped_past_its_lease_writes_nothing(tmp_path: Path
         assert learned(learners.data) == ["100"], "it was stopped in the middle of training"
         second.wait_until_it_says("learning, lease")
         until(lambda: learned(learners.data) == ["100", "101"])
+        until(lambda: n_saved(learners.data) == 2)
         before = learners.written()
         wake(first.process.pid)
         first.wait_until_it_says("another learner has taken over")
@@ -105,6 +106,7 @@ def test_a_learner_that_was_stopped_past_its_lease_writes_nothing(tmp_path: Path
 
         draw(service, 2)
         until(lambda: learned(learners.data) == ["100", "101", "102"])
+        until(lambda: n_saved(learners.data) == 3)
         answer = draw(service, 3)
         assert "learned from 3 objects" in answer["results"][0]["model_version"]
         until(lambda: len(learned(learners.data)) == 4)
@@ -121,12 +123,14 @@ def _stop_between_writes(pid: int, learners: Learners) -> None:
     """Stop a learner where it does not hold the journal, so that others can write."""
     while True:
         stop_process(pid)
-        with journal_of(learners.data) as journal:
-            lease = journal.take_lease("another", "a test", 0.0)
-        if lease is not None:
-            return
-        os.kill(pid, signal.SIGCONT)
-        time.sleep(0.01)
+        with closing(sqlite3.connect(learners.data / "journal.db", timeout=0.2)) as other:
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                wake(pid)
+                time.sleep(0.01)
+            else:
+                return
 
 
 def test_what_was_asked_of_sessions_is_done_by_the_learner(tmp_path: Path) -> None:

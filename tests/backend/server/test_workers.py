@@ -27,6 +27,7 @@ from tests.backend.team_kit import (
     check_whole,
     clicks_of,
     learned,
+    n_saved,
     request_of,
     shown_in,
     stop_process,
@@ -83,6 +84,7 @@ def test_workers_answer_alike_and_any_of_them_and_the_learner_may_be_killed(
     shown = [name for answer in answers for name in shown_in(answer)]
     team.ask_worker(first, "/webhook", submission_of(0, answers[2]))
     until(lambda: learned(team.data) == ["100"])
+    until(lambda: n_saved(team.data) == 1)
     for pid in (first, second):
         body = click_on(IMAGES[2], keypoint(40, 40, id=f"kp-{pid}"), task=50)
         answer = team.ask_worker(pid, "/predict", body)
