@@ -21,7 +21,7 @@ from tests.backend.payloads import Payload, keypoint
 from tests.backend.server_process import Server, save_small_checkpoint
 from tests.backend.service_kit import click_on, journal_of, regions_of, settings_for
 
-WAIT_S = 120.0
+WAIT_S = 300.0
 SPOTS = [(50, 50, 1), (20, 80, 0), (60, 55, 1)]
 
 
