@@ -34,7 +34,6 @@ def settings_options(*flags: str) -> Callable[[Command], Command]:
     Args:
         flags: Those that mean something to the command.
     """
-
     some = {name: FLAGS_OF_SOME[name] for name in flags if name in FLAGS_OF_SOME}
     offered = {**FLAGS, **some}
 
