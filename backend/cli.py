@@ -51,7 +51,7 @@ strop.add_command(simulate)
 
 
 @strop.command()
-@settings_options(*FLAGS)
+@settings_options(*FLAGS, "workers")
 def serve(settings: Settings) -> None:
     """Serve Label Studio: clicks in, masks out.
 
@@ -67,6 +67,19 @@ def serve(settings: Settings) -> None:
             may_download=settings.model.download,
             show_progress=True,
         )
+    run(settings)
+
+
+@strop.command()
+@settings_options("model", "device", "data_dir", "label_studio", "log_level")
+def learn(settings: Settings) -> None:
+    """Teach sessions, apart from the server.
+
+    For a server with learning.process set to apart, on the same data folder.  Of several learners
+    one works, and the others wait to take over.
+    """
+    from backend.commands.learn import learn as run
+
     run(settings)
 
 
@@ -375,7 +388,7 @@ def demo(**options: Any) -> None:
 
 
 @strop.command("settings")
-@settings_options(*FLAGS)
+@settings_options(*FLAGS, "workers")
 def show_settings(settings: Settings) -> None:
     """Print the settings in force, with their meanings.
 

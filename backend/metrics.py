@@ -151,16 +151,20 @@ class Metrics:
         return found
 
 
-def share_between_processes(folder: Path) -> None:
-    """Have this process and its children keep their numbers in one folder, which is emptied.
+def share_between_processes(folder: Path, *, begins: bool = True) -> None:
+    """Have this process and its children keep their numbers in one folder.
 
     Call it before any of them makes its `Metrics`.  A folder that the environment names already
     is used instead; whoever named it also empties it.
+
+    Args:
+        folder: Made where it is missing.
+        begins: Whether all numbers begin anew with this process; False joins those that run.
     """
     if FOLDER_VARIABLE in os.environ:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("*.db"):
+    for path in folder.glob("*.db") if begins else ():
         path.unlink(missing_ok=True)
     os.environ[FOLDER_VARIABLE] = str(folder.absolute())
 

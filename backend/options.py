@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,6 +24,9 @@ FLAGS = {
 }
 """Settings that have an option of their own: its name, the setting's key and the help text."""
 
+FLAGS_OF_SOME = {"workers": ("server.workers", "Processes that answer clicks.")}
+"""The same, taken only by the commands that name them."""
+
 
 def settings_options(*flags: str) -> Callable[[Command], Command]:
     """Add --config, --set and flags of :data:`FLAGS`; the command gets the checked ``settings``.
@@ -31,26 +34,30 @@ def settings_options(*flags: str) -> Callable[[Command], Command]:
     Args:
         flags: Those that mean something to the command.
     """
+    some = {name: FLAGS_OF_SOME[name] for name in flags if name in FLAGS_OF_SOME}
+    offered = {**FLAGS, **some}
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def with_settings(config: Path | None, assignments: tuple[str, ...], **options: Any) -> Any:
             from backend.settings import load_settings
 
-            given = {FLAGS[name][0]: options.pop(name) for name in FLAGS}
+            given = {key: options.pop(name) for name, (key, _) in offered.items()}
             settings = load_settings(config, given, assignments=assignments)
             configure_logging(settings.log_level)
             return command(settings=settings, **options)
 
         wrapped: Any = with_settings
-        for option in reversed(_options(flags)):
+        for option in reversed(_options(offered, flags)):
             wrapped = option(wrapped)
         return cast(Command, wrapped)
 
     return decorate
 
 
-def _options(names: Sequence[str]) -> list[Callable[[Any], Any]]:
+def _options(
+    offered: Mapping[str, tuple[str, str]], shown: Sequence[str]
+) -> list[Callable[[Any], Any]]:
     config = click.option(
         "--config",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -69,9 +76,9 @@ def _options(names: Sequence[str]) -> list[Callable[[Any], Any]]:
             f"--{name.replace('_', '-')}",
             name,
             metavar="VALUE",
-            help=f"{FLAGS[name][1]} [{FLAGS[name][0]}]",
-            hidden=name not in names,  # of no use to the command, but taken as it always was
+            help=f"{text} [{key}]",
+            hidden=name not in shown,  # of no use to the command, but taken as it always was
         )
-        for name in FLAGS
+        for name, (key, text) in offered.items()
     ]
     return [config, assignments, *flags]

@@ -79,14 +79,23 @@ class Server:
         images: Which it may read.
         model: Its name.
         tree: Another checkout of Strop that serves instead of this one.
+        more: Further arguments of `strop serve`.
     """
 
-    def __init__(self, folder: Path, images: Path, model: str, tree: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        images: Path,
+        model: str,
+        tree: Path | None = None,
+        more: Sequence[str] = (),
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
         self.embeddings = folder / "embeddings"
         arguments = ["--port", str(self.port), "--data-dir", str(folder), "--model", model]
         arguments += ["--log-level", "warning", "--set", f"images.allowed_folders={images}"]
+        arguments += more
         command = [sys.executable, "-c", "from backend.cli import main; main()", "serve"]
         environ = {k: v for k, v in os.environ.items() if not k.startswith("STROP_")}
         if tree is not None:
@@ -124,18 +133,31 @@ class Server:
         """Embeddings that have reached the disk."""
         return sum(1 for path in self.embeddings.rglob("*") if path.suffix == ".safetensors")
 
-    def worker(self) -> Path:
-        """The worker process in /proc (Linux)."""
+    def children(self) -> list[Path]:
+        """The workers, and the learner beside several of them, in /proc (Linux)."""
         parents = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 parents[stat.parent] = int(stat.read_text().rpartition(")")[2].split()[1])
-        return next(path for path, parent in parents.items() if parent == self.process.pid)
+        return [path for path, parent in parents.items() if parent == self.process.pid]
+
+    def worker(self) -> Path:
+        """The only worker, or one of them."""
+        return self.children()[0]
 
     def cpu_ms(self) -> float:
-        """Processor time of the worker so far."""
-        fields = (self.worker() / "stat").read_text().rpartition(")")[2].split()
-        return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor time of all workers so far, and of the learner beside several of them."""
+        stats = ((path / "stat").read_text().rpartition(")")[2] for path in self.children())
+        ticks = sum(int(fields[11]) + int(fields[12]) for fields in map(str.split, stats))
+        return 1000 * ticks / os.sysconf("SC_CLK_TCK")
+
+    def own_mb(self) -> list[float]:
+        """Memory of the parent and of each child, what they share being shared out (Linux)."""
+        found = []
+        for path in (Path(f"/proc/{self.process.pid}"), *self.children()):
+            lines = (path / "smaps_rollup").read_text().splitlines()
+            found += [int(line.split()[1]) / 1000 for line in lines if line.startswith("Pss:")]
+        return [round(value) for value in found]
 
     def memory_mb(self) -> dict[str, float]:
         """Resident memory of the worker, now and at its most (Linux)."""
@@ -152,9 +174,11 @@ class Server:
 
 
 @contextmanager
-def serving(images: Path, model: str, tree: Path | None = None) -> Iterator[Server]:
+def serving(
+    images: Path, model: str, tree: Path | None = None, more: Sequence[str] = ()
+) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="strop-benchmark-"))
-    server = Server(folder, images, model, tree)
+    server = Server(folder, images, model, tree, more)
     try:
         server.wait_until_up()
         yield server

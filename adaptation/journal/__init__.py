@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 from adaptation.journal.leases import Lease, LeaseLostError
+from adaptation.journal.read import Waiting
 from adaptation.journal.records import (
     BoxRecord,
     CandidateRecord,
@@ -58,5 +59,6 @@ __all__ = [
     "SpoolingJournal",
     "SubmissionRecord",
     "SubmittedRegion",
+    "Waiting",
     "utc_now",
 ]

@@ -62,12 +62,22 @@ class Lease:
     holder: str
 
 
-def take(connection: Connection, name: str, holder: str, ttl_s: float) -> Lease | None:
-    """Take a lease that is free or has run out, for ``ttl_s`` seconds; None where it is held."""
+def take(
+    connection: Connection, name: str, holder: str, ttl_s: float, ended: str | None = None
+) -> Lease | None:
+    """Take a lease that is free or has run out, for ``ttl_s`` seconds; None where it is held.
+
+    Args:
+        connection: In a transaction that writes.
+        name: Of what it permits.
+        holder: Who takes it; another text for every process.
+        ttl_s: Seconds.
+        ended: A holder that is known to have ended, whose lease need not run out.
+    """
     LEASES.create(connection, checkfirst=True)
     now = _now(connection)
     known = connection.execute(select(LEASES).where(LEASES.c.name == name)).mappings().first()
-    if known is not None and known["expires_at"] > now:
+    if known is not None and known["expires_at"] > now and known["holder"] != ended:
         return None
     last = 0 if known is None else int(known["token"])
     lease = Lease(name=name, token=max(last + 1, int(1000 * now)), holder=holder)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, func, or_, select
 
@@ -38,6 +38,23 @@ from adaptation.journal.schema import (
 
 PAGE = 64
 """Entries read at a time; a page of interactions in large images holds a few megabytes."""
+
+
+class Waiting(NamedTuple):
+    """What is left to do; it is another one whenever there is something new.
+
+    Args:
+        n_deliveries: Messages that are not finished.
+        last_delivery: Id of the newest of them; 0 where there is none.
+        n_unlinked: Reasons to link submissions, again or for the first time.
+        last_event: Entry of the newest event of a kind; 0 where there is none.
+    """
+
+    n_deliveries: int
+    last_delivery: int
+    n_unlinked: int
+    last_event: int
+
 
 Condition = ColumnElement[bool]
 T = TypeVar("T")
@@ -233,3 +250,19 @@ def iterate_deliveries(database: Database) -> Iterator[Delivery]:
             return
         yield Delivery(id=row["id"], received_at=row["received_at"], body=row["body"])
         last = row["id"]
+
+
+def waiting(database: Database, kind: str) -> Waiting:
+    """What is left to do, and the newest event of a kind; each is one look into an index."""
+    deliveries = select(func.count(), func.max(DELIVERIES.c.id))
+    reasons = func.sum(SUBMISSIONS.c.link_wanted - SUBMISSIONS.c.link_done)
+    unlinked = select(reasons).where(SUBMISSIONS.c.link_wanted > SUBMISSIONS.c.link_done)
+    event = select(func.max(EVENTS.c.seq)).where(EVENTS.c.kind == kind)
+    with database.reading() as connection:
+        count, last = connection.execute(deliveries.select_from(DELIVERIES)).one()
+        return Waiting(
+            n_deliveries=int(count),
+            last_delivery=int(last or 0),
+            n_unlinked=int(connection.scalar(unlinked) or 0),
+            last_event=int(connection.scalar(event) or 0),
+        )

@@ -22,6 +22,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from adaptation.errors import StoreError
+from adaptation.journal.leases import LeaseLostError
 from adaptation.journal.records import InteractionRecord, Receipt, utc_now
 from adaptation.journal.store import Journal
 
@@ -228,6 +229,8 @@ class SpoolingJournal:
         if not self._is_down():
             try:
                 return self._journal.append_interaction(record)
+            except LeaseLostError:
+                raise  # the journal does not fail: it refuses
             except StoreError as error:
                 self._spooled(lambda: self._spool.add_interaction(record), error)
         else:
@@ -247,6 +250,8 @@ class SpoolingJournal:
             try:
                 self._journal.keep_delivery(body)
                 return True
+            except LeaseLostError:
+                raise
             except StoreError as error:
                 self._spooled(lambda: self._spool.add_delivery(body), error)
         else:

@@ -14,6 +14,7 @@ from adaptation.journal import append, leases, linking, objects, read
 from adaptation.journal.database import Database
 from adaptation.journal.leases import Lease
 from adaptation.journal.migrations import MIGRATIONS, migrate
+from adaptation.journal.read import Waiting
 from adaptation.journal.records import (
     CandidateRecord,
     Delivery,
@@ -180,9 +181,14 @@ class Journal:
 
     # Leases
 
-    def take_lease(self, name: str, holder: str, ttl_s: float) -> Lease | None:
-        """Take what one process alone may do, for ``ttl_s`` seconds; None where another has it."""
-        return self._write(lambda connection: leases.take(connection, name, holder, ttl_s))
+    def take_lease(
+        self, name: str, holder: str, ttl_s: float, ended: str | None = None
+    ) -> Lease | None:
+        """Take what one process alone may do, for ``ttl_s`` seconds; None where another has it.
+
+        A holder that is known to have ended does not have it any more.
+        """
+        return self._write(lambda connection: leases.take(connection, name, holder, ttl_s, ended))
 
     def renew_lease(self, lease: Lease, ttl_s: float) -> None:
         """Keep a lease for ``ttl_s`` seconds from now; LeaseLostError where another took it."""
@@ -295,6 +301,10 @@ class Journal:
     def deliveries(self) -> Iterator[Delivery]:
         """Messages that are not finished, oldest first: what a crash left to do."""
         return read.iterate_deliveries(self._database)
+
+    def waiting(self, kind: str) -> Waiting:
+        """What is left to do behind the replies, and the newest event of a kind; cheap to ask."""
+        return read.waiting(self._database, kind)
 
     def last_entry(self) -> int:
         """Number of the newest entry; 0 in an empty journal."""

@@ -32,7 +32,8 @@ from backend.settings import Settings
 LIST = "strop-backup.json"
 JOURNAL = "journal.db"
 PARTS = (JOURNAL, "sessions", "registry", "spool", "images")
-SPOOL = "spool/spool.db"
+SPOOLED = "spool.db"
+"""Name of the file in a spool's folder, and in those of several workers below it."""
 SQLITE = "sqlite:///"
 _CHUNK = 1 << 20
 
@@ -107,7 +108,8 @@ def _write(settings: Settings, journal: Path | None, file: IO[bytes]) -> dict[st
                 counts["journal"] = 1
             for path in _files(folder):
                 member = f"{name}/{path.relative_to(folder).as_posix()}"
-                add = _add_database if member == SPOOL else _add
+                is_database = name == "spool" and path.name == SPOOLED
+                add = _add_database if is_database else _add
                 try:
                     digests[member] = add(archive, path, member)
                 except FileNotFoundError:  # the server has replaced or dropped it meanwhile

@@ -156,5 +156,5 @@ def _compare(
         difference=difference,
     )
     if made is not None and difference is None and not replayed.is_as_saved and not check:
-        adapters.publish(name, made)
+        adapters.publish(name, made, n_objects)
     return replayed

@@ -14,6 +14,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,11 +38,17 @@ READY = 16
 """Sessions whose weights are kept ready to answer."""
 
 
+Stamp = tuple[int, int, int]
+"""What tells a file from the one that it replaced: time of the write, size, inode."""
+
+
 @dataclass(slots=True, eq=False)
 class _Held:
     adapter: Adapter
     version: str
     used_at: float
+    n_learned: int = 0
+    stamp: Stamp | None = None
 
 
 class AdapterStore:
@@ -52,6 +59,9 @@ class AdapterStore:
         folder: Where they are kept between runs.
         max_sessions: Adapters in memory; the least recently used leave.
         ttl_s: Seconds after which an adapter that nobody uses leaves the memory.
+        writing: Surrounds every write to the folder; None: nobody else writes there.
+        is_reader: Whether another process writes here, and this one only reads: each use looks at
+            the file, and reads it again where it was replaced.
         clock: Monotonic seconds.
     """
 
@@ -62,9 +72,12 @@ class AdapterStore:
         *,
         max_sessions: int,
         ttl_s: float,
+        writing: Callable[[], AbstractContextManager[None]] | None = None,
+        is_reader: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sam, self._folder = sam, folder
+        self._sam, self._folder, self._is_reader = sam, folder, is_reader
+        self._writing = nullcontext if writing is None else writing
         self._clock = clock
         self._lock = threading.Lock()
         self._held: TTLCache[str, _Held] = TTLCache(max_sessions, ttl_s, clock)
@@ -103,6 +116,11 @@ class AdapterStore:
         held = self._get(name)
         return None if held is None else held.adapter
 
+    def n_learned(self, name: str) -> int:
+        """Objects that a session has learned from, as its file says; 0 where it does not."""
+        held = self._get(name)
+        return 0 if held is None else held.n_learned
+
     def origin(self, name: str, start: str) -> tuple[Adapter, Start]:
         """What a session that is opened goes on from."""
         own, merged = self.adapter(name), self.adapter(start)
@@ -118,21 +136,33 @@ class AdapterStore:
             # To look is not to use: LRUCache.__getitem__ would put the session before others.
             return Cache.__getitem__(self._held, name).used_at if name in self._held else -math.inf
 
-    def publish(self, name: str, adapter: Adapter) -> None:
-        """Let the next click be answered with an adapter, and keep it on the disk."""
+    def publish(self, name: str, adapter: Adapter, n_learned: int = 0) -> None:
+        """Let the next click be answered with an adapter, and keep it on the disk.
+
+        Args:
+            name: The session.
+            adapter: What it has learned.
+            n_learned: Objects that it has learned from.
+
+        Raises:
+            StoreError: Another process may write here, and this one may not any more.
+        """
         version = adapter.version
+        about = {"session": name, "version": version, "n_learned": str(n_learned)}
         with self._lock:
-            self._held[name] = _Held(adapter.packed(), version, self._clock())
-        try:
-            save_adapter(adapter, self._path(name), {"session": name, "version": version})
-        except OSError as error:
-            logger.error("session %s is not saved: %s", name, error.strerror)
+            self._held[name] = _Held(adapter.packed(), version, self._clock(), n_learned)
+        with self._writing():
+            try:
+                save_adapter(adapter, self._path(name), about)
+            except OSError as error:
+                logger.error("session %s is not saved: %s", name, error.strerror)
 
     def drop(self, name: str) -> None:
-        """Remove an adapter, from the disk too."""
+        """Remove an adapter, from the disk too; StoreError as for :meth:`publish`."""
         with self._lock:
             self._held.pop(name, None)
-        self._path(name).unlink(missing_ok=True)
+        with self._writing():
+            self._path(name).unlink(missing_ok=True)
 
     def saved_version(self, name: str) -> str | None:
         """Version of what a session's file holds; None where that is of no use here.
@@ -160,13 +190,16 @@ class AdapterStore:
         return adapter
 
     def _get(self, name: str) -> _Held | None:
+        stamp = _stamp(self._path(name)) if self._is_reader else None
         with self._lock:
             held = self._held.get(name)
-            if held is not None:
+            if held is not None and held.stamp == stamp:
                 held.used_at = self._clock()
                 self._held[name] = held  # its time begins anew
                 return held
-        loaded = self._load(name)
+            if self._is_reader:
+                self._held.pop(name, None)  # replaced, or dropped
+        loaded = self._load(name, stamp)
         if loaded is None:
             return None
         with self._lock:
@@ -174,7 +207,7 @@ class AdapterStore:
             self._held[name] = held
         return held
 
-    def _load(self, name: str) -> _Held | None:
+    def _load(self, name: str, stamp: Stamp | None) -> _Held | None:
         path = self._path(name)
         if not path.exists():
             return None
@@ -185,13 +218,20 @@ class AdapterStore:
         except ModelError as error:
             logger.warning("what session %s had learned is left out: %s", name, error)
             adapter = Adapter(decoder_id=self._sam.decoder_id)
-        return _Held(adapter.packed(), adapter.version, self._clock())
+        n_learned = _metadata_of(path).get("n_learned", "")
+        count = int(n_learned) if n_learned.isdecimal() else 0
+        return _Held(adapter.packed(), adapter.version, self._clock(), count, stamp)
 
     def _set_aside(self, name: str, path: Path) -> bool:
-        """Keep what was learned upon another decoder in a folder of its own, as bases do."""
+        """Keep what was learned upon another decoder in a folder of its own, as bases do.
+
+        Who only reads leaves it where it is, for the process that writes.
+        """
         decoder_id = _decoder_of(path)
         if decoder_id is None or self._fits(decoder_id):
             return False
+        if self._is_reader:
+            return True
         kept = path.parent / decoder_id / path.name
         logger.warning(
             "session %s learned upon decoder %s, this server has %s: what it learned is kept in "
@@ -199,8 +239,9 @@ class AdapterStore:
             name, decoder_id, self._sam.decoder_id, decoder_id, path.name,
         )  # fmt: skip
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(kept)
+            with self._writing():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(kept)
         except OSError as error:
             logger.error("%s cannot be kept aside: %s", path.name, error.strerror)
             return False
@@ -208,6 +249,14 @@ class AdapterStore:
 
     def _path(self, name: str) -> Path:
         return self._folder / file_name(name)
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def file_name(session: str) -> str:

@@ -45,7 +45,7 @@ class CatchUp:
         for project_id in sorted(behind):
             rebuilt = rebuild_project(self._context, project_id, self._log.events(project_id))
             for name, session in rebuilt.sessions.items():
-                adapters.publish(name, session.adapter)
+                self._log.save(project_id, name, session.adapter)
             if rebuilt.start is not None:
                 adapters.publish(start_of(project_id), rebuilt.start)
 

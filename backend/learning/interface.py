@@ -32,6 +32,9 @@ class Learning(Protocol):
     def asked(self) -> None:
         """The journal holds something that is asked of sessions; returns at once."""
 
+    def linked_late(self) -> None:
+        """Submissions were linked after they had been taken in; returns at once."""
+
     def stop(self, timeout_s: float) -> None:
         """End what runs in the background."""
 
@@ -59,6 +62,9 @@ class NoLearning:
 
     def asked(self) -> None:
         """There are no sessions."""
+
+    def linked_late(self) -> None:
+        """Nothing to learn from."""
 
     def stop(self, timeout_s: float) -> None:
         """Nothing runs."""

@@ -262,7 +262,7 @@ class SessionManager:
         events = self._log.events(project_id)
         session = rebuild_project(self._context, project_id, events).sessions.get(name)
         if session is not None:
-            self._log.adapters.publish(name, session.adapter)
+            self._log.save(project_id, name, session.adapter)
 
     @contextmanager
     def _whole(self, opened: _OpenSession) -> Iterator[None]:

@@ -108,7 +108,12 @@ class SessionLog:
             StoreError: The journal cannot take it; nothing shows then.
         """
         self.append(project_id, event)
-        self.adapters.publish(event.session, adapter)
+        self.save(project_id, event.session, adapter)
+
+    def save(self, project_id: str, session: str, adapter: Adapter) -> None:
+        """Show and save what the journal says of a session already."""
+        n_learned = self.index.tallies.get(project_id, {}).get(session, 0)
+        self.adapters.publish(session, adapter, n_learned)
 
 
 def _count(metrics: Metrics, event: SessionEvent) -> None:

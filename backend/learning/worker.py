@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from cachetools import LRUCache
 
 from adaptation.errors import ImageError, InputError, StoreError, StropError
-from adaptation.journal import Journal, Link, SubmissionRecord
+from adaptation.journal import Journal, Lease, Link, SubmissionRecord
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import WeightsAt
@@ -31,6 +32,7 @@ from backend.images.loader import ImageIdentity, TaskImage
 from backend.learning.adapter_store import AdapterStore
 from backend.learning.carry_out import SessionCommands
 from backend.learning.catch_up import CatchUp
+from backend.learning.fence import FolderFence
 from backend.learning.manager import OnlineOptions, SessionManager
 from backend.learning.objects import ObjectReader, ReplayContext
 from backend.learning.session_log import SessionLog
@@ -55,8 +57,8 @@ MAX_IMAGES = 256
 """Images of the last clicks of which it is known where they are read from."""
 
 
-_Due = tuple[SubmissionRecord, Sequence[Link]] | tuple[()]
-"""A submission with its links; an empty one: something was asked of sessions."""
+_Due = tuple[SubmissionRecord, Sequence[Link]] | Literal["asked", "linked late"]
+"""A submission with its links; or what else has to be looked for in the journal."""
 
 
 class OnlineLearning:
@@ -69,6 +71,7 @@ class OnlineLearning:
         settings: How sessions learn.
         options: How sessions are kept.
         metrics: Told of what is learned; None: nobody is.
+        lease: Under which adapters are written; None: no other process writes them.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class OnlineLearning:
         settings: LearnerSettings,
         options: OnlineOptions,
         metrics: Metrics | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self._images = images
         self._metrics = Metrics() if metrics is None else metrics
@@ -91,7 +95,11 @@ class OnlineLearning:
         reader = ObjectReader(journal, images.embed)
         context = ReplayContext(sam=sam, reader=reader, pause=self._wait_for_quiet)
         self.adapters = AdapterStore(
-            sam, options.folder, max_sessions=options.max_sessions, ttl_s=options.ttl_s
+            sam,
+            options.folder,
+            max_sessions=options.max_sessions,
+            ttl_s=options.ttl_s,
+            writing=None if lease is None else FolderFence(options.folder, lease).held,
         )
         """What sessions answer with."""
         log = SessionLog(journal, self.adapters, sam.decoder_id, self._metrics)
@@ -142,7 +150,11 @@ class OnlineLearning:
 
     def asked(self) -> None:
         """Have done what people asked, behind what was submitted before; returns at once."""
-        self._put(())
+        self._put("asked")
+
+    def linked_late(self) -> None:
+        """Have trained on what was linked only now: a click came after its submission."""
+        self._put("linked late")
 
     def stop(self, timeout_s: float) -> None:
         """End learning; what was not trained on yet is caught up with at the next start."""
@@ -175,10 +187,12 @@ class OnlineLearning:
                 continue
             if due is None:
                 continue
-            if due:
-                self._learn(*due)
-            else:
+            if due == "asked":
                 self._carry_out()
+            elif due == "linked late":
+                self._look_for_missed()
+            else:
+                self._learn(*due)
             self._done()
 
     def _done(self) -> None:

@@ -1,28 +1,33 @@
-"""gunicorn around the application: one worker process with threads, the model loaded inside it.
+"""gunicorn around the application: worker processes with threads, the model loaded inside each.
 
-torch's threads do not survive a fork, so the parent process only imports, listens and watches; the
+torch's threads do not survive a fork, so the parent process only imports, listens and watches; a
 worker loads the model, and the port answers from then on.  A worker that dies is started anew.
+With several workers one more process stands behind them, which learns (`server.supervisor`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 from typing import Any, NoReturn, Protocol, cast
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
+from gunicorn.workers.workertmp import WorkerTmp
 
 from adaptation.errors import StropError
 from backend.metrics import forget_process, share_between_processes
 from backend.server.allocator import share_arenas, start_trimming
 from backend.server.app import create_app
 from backend.server.buffering import worker_for
-from backend.server.folder_lock import lock_folder
+from backend.server.folder_lock import lock_folder, lock_learning
 from backend.server.ports import address, check_port
-from backend.settings import Settings
+from backend.server.supervisor import LearnerSupervisor
+from backend.settings import Settings, check_together
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,42 @@ class _PropagatingLogger(Logger):
         self.error_log.setLevel(logging.WARNING)
 
 
+class SupervisingArbiter(Arbiter):
+    """gunicorn's parent process, with a learner beside its workers.
+
+    Args:
+        app: The application.
+        settings: Handed to the learner.
+    """
+
+    def __init__(self, app: GunicornApplication, settings: Settings) -> None:
+        super().__init__(app)
+        self._learner = LearnerSupervisor(
+            settings, lambda: WorkerTmp(self.cfg), self._leave_in_child
+        )
+
+    def murder_workers(self) -> None:
+        """Called once a second: look after the workers, and after the learner."""
+        super().murder_workers()
+        self._learner.look()
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop the workers and the learner, all at once."""
+        self._learner.ask_to_stop()
+        super().stop(graceful)
+        self._learner.stop(CLOSE_TIMEOUT_S)
+
+    def _leave_in_child(self) -> None:
+        """A learner neither listens, nor looks after workers."""
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for listener in self.LISTENERS:
+            listener.close()
+        for worker in self.WORKERS.values():
+            worker.tmp.close()
+
+
 class GunicornApplication(BaseApplication):
     """gunicorn, set up by Strop's settings alone: it reads no file and no environment.
 
@@ -67,7 +108,7 @@ class GunicornApplication(BaseApplication):
         options: dict[str, object] = {
             "bind": address(server.host, server.port),
             "worker_class": worker_for(int(server.max_request_mb * 1e6)),
-            "workers": 1,
+            "workers": server.workers,
             "threads": server.threads,
             "timeout": LOAD_TIMEOUT_S,
             "graceful_timeout": server.graceful_timeout_s + CLOSE_TIMEOUT_S,
@@ -81,6 +122,13 @@ class GunicornApplication(BaseApplication):
         for name, value in options.items():
             if name in self.cfg.settings:  # the control socket is new in gunicorn 25
                 self.cfg.set(name, value)
+
+    def run(self) -> None:
+        """Serve, with a learner beside the workers where one is wanted."""
+        if not _supervises(self._settings):
+            super().run()
+            return
+        SupervisingArbiter(self, self._settings).run()
 
     def load(self) -> Any:
         """Build the WSGI application, in the worker.
@@ -103,9 +151,13 @@ def serve(settings: Settings) -> NoReturn:
     """Serve until a signal stops it, and end the process with an exit code.
 
     Raises:
-        SettingsError: The port is taken, or the data folder belongs to another server.
+        SettingsError: The port is taken, the data folder belongs to another server, or settings
+            do not go together.
     """
-    lock_folder(settings.data_dir)  # held until this process and its worker have ended
+    check_together(settings)
+    lock_folder(settings.data_dir)  # held until this process and its workers have ended
+    if settings.learns_inside or _supervises(settings):
+        lock_learning(settings.data_dir, inside=settings.learns_inside)
     check_port(settings.server.host, settings.server.port)
     share_between_processes(settings.metrics_dir)
     parent = os.getpid()
@@ -117,6 +169,11 @@ def serve(settings: Settings) -> NoReturn:
         code = stop.code if isinstance(stop.code, int) else 1
         _end_at_once(2 if code in FAILED_TO_LOAD else code)
     _end_at_once(0)
+
+
+def _supervises(settings: Settings) -> bool:
+    """Whether this server runs a learner in a process of its own."""
+    return not settings.learns_inside and settings.learning.process == "auto"
 
 
 def _shorten_grace(server: Any, worker: _Worker) -> None:

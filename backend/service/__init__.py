@@ -1,8 +1,16 @@
 """What happens at a click and at a submission, without HTTP; and who runs when, told here alone.
 
-Everything below is one process.  Several server processes share the journal, the embedding store,
-the album and the registry through the database's and the file system's own locks; each of them
-has the threads and locks below for itself.
+Processes
+    With one worker everything below is one process.  With several (`server.workers`, or
+    `learning.process`) each worker has for itself what answers clicks, and one learner has what
+    stands behind the replies: ``learning``, ``submissions_0``, ``missed``, ``insights``.  They
+    share the journal, the embedding store, the album and the registry through the database's and
+    the file system's own locks; objects in work through files under a lock for each object
+    (`shared_objects`); adapters as files that the learner alone writes, under its lease
+    (`server.learner_process`, `learning.fence`) and that workers look at for each click
+    (`learning.apart`).  Each process spools into a folder of its own.  The parent of them all
+    computes nothing, opens no database, and has no threads (`server.gunicorn_app`,
+    `server.supervisor`).
 
 Threads
     The server's own threads (gunicorn's, `server.threads` of them) run requests from their arrival
@@ -49,7 +57,9 @@ Queues
 Locks, in the order in which one thread may take them; a lock is never awaited by who holds one
 that stands below it
     1. `SegmentationService`: the places for clicks, never awaited: without one, HTTP 503.
-    2. `NewestWinsQueue`: an object's turn, held while its click is computed and kept.
+    2. `NewestWinsQueue`: an object's turn, held while its click is computed and kept; with several
+       workers `SharedTurns` takes the same in the process first, then over all workers
+       (`FolderStore.exclusive`).  `SharedBoxes` holds a place's lock before that, and frees it.
     3. `request_queue.Slots`: `inference.decodes` decodes at once, lent away while an embedding is
        awaited, so that a slot is never held while waiting for 4 to 8.
     4. `EmbeddingCache`: an embedding that another thread makes is awaited, not made again.
@@ -63,6 +73,7 @@ that stands below it
     10. `SpoolingJournal` and `Spool`: one thread at a time writes to the spool, or moves it to the
         journal.
     11. `journal.database.Database`: one writer at a time, in the process and between processes.
+    12. `learning.fence.FolderFence`: one writer of a folder of adapters at a time, in the learner.
 
     Below all of these are locks that are held for a few lines that never wait: around the maps of
     `NewestWinsQueue`, `EmbeddingCache`, `EncodeGate`, `ImageLoader`, `ObjectStates`, `DrawnBoxes`,

@@ -40,7 +40,7 @@ from backend.protocol import (
 from backend.service.drawing import drawn_mask, undrawn_masks
 from backend.service.editing import find_edited
 from backend.service.patience import GivenUpError, Patience
-from backend.service.prompt_state import CombinedPrompt, DrawnBoxes, ObjectKey, ObjectStates, Place
+from backend.service.prompt_state import CombinedPrompt, ObjectKey, Place, PromptState
 from backend.service.records import (
     ClickJob,
     ClickResult,
@@ -48,7 +48,7 @@ from backend.service.records import (
     interaction_record,
     trace_attributes,
 )
-from backend.service.request_queue import NewestWinsQueue, Slots
+from backend.service.request_queue import Slots
 from backend.service.stopwatch import Stopwatch
 from backend.service.unshown import UnshownMasks
 
@@ -73,24 +73,6 @@ class ClickOptions:
     alternatives: int = 1
     decodes: int = 2
     style: AnswerStyle = AnswerStyle()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PromptState:
-    """What is remembered of the objects in work.
-
-    Args:
-        states: Their last masks.
-        boxes: Their boxes.
-    """
-
-    states: ObjectStates
-    boxes: DrawnBoxes
-
-    def forget_task(self, project_id: str, task_id: str) -> None:
-        """Forget a task's objects."""
-        self.states.forget_task(project_id, task_id)
-        self.boxes.forget_task(project_id, task_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -162,7 +144,7 @@ class ClickHandler:
         self._memory, self._ahead, self._unshown = memory, ahead, unshown
         self._link_late, self._keeper, self._options = link_late, keeper, options
         self._metrics = metrics
-        self._turns, self._slots = NewestWinsQueue(), Slots(options.decodes)
+        self._turns, self._slots = memory.turns, Slots(options.decodes)
 
     def answer(
         self, request: PredictRequest, clicked: Clicked, watch: Stopwatch, patience: Patience

@@ -18,6 +18,7 @@ from cachetools import LRUCache, TTLCache
 
 from adaptation.predictor.interactive import ObjectState
 from adaptation.types import Box, Click
+from backend.service.request_queue import NewestWinsQueue, Turns
 
 KEPT_STATES = 3
 """States kept of one object: the newest, and those that a moved or repeated click goes back to."""
@@ -74,6 +75,24 @@ def most_advanced(
         state for maker, state in states if maker == decoder_id and state.precedes(clicks, box)
     ]
     return max(fitting, key=lambda state: len(state.clicks), default=None)
+
+
+class KnownStates(Protocol):
+    """The last states of the objects in work; see :class:`ObjectStates`.  Thread-safe."""
+
+    def before(
+        self, key: ObjectKey, clicks: tuple[Click, ...], box: Box | None, decoder_id: str = ""
+    ) -> ObjectState | None:
+        """The most advanced state that these clicks go on from, or None."""
+
+    def put(self, key: ObjectKey, state: ObjectState, decoder_id: str = "") -> None:
+        """Remember the newest state of an object, and which base decoder made it."""
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Forget all objects of a task."""
+
+    def close(self) -> None:
+        """Write what waits to be written."""
 
 
 class ObjectStates:
@@ -300,6 +319,26 @@ class DrawnBoxes:
             return any(name in drawn.click_ids for name, _ in clicks)
         is_recent = self._clock() - drawn.touched_at < self._ttl_s
         return is_recent and _is_near(clicks[0][1], drawn.box)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptState:
+    """What is remembered of the objects in work.
+
+    Args:
+        states: Their last masks.
+        boxes: Their boxes.
+        turns: Who computes the next answer of an object.
+    """
+
+    states: KnownStates
+    boxes: DrawnBoxes
+    turns: Turns = field(default_factory=NewestWinsQueue)
+
+    def forget_task(self, project_id: str, task_id: str) -> None:
+        """Forget a task's objects."""
+        self.states.forget_task(project_id, task_id)
+        self.boxes.forget_task(project_id, task_id)
 
 
 def _is_near(click: Click, box: Box) -> bool:

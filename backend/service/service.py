@@ -30,9 +30,10 @@ from backend.protocol import (
     render_prediction,
 )
 from backend.service.base_watcher import BaseWatcher
-from backend.service.clicks import ClickHandler, ClickOptions, PromptState, ServedModel
+from backend.service.clicks import ClickHandler, ClickOptions, ServedModel
 from backend.service.missed import MissedAnnotations
 from backend.service.patience import BusyError, Patience
+from backend.service.prompt_state import PromptState
 from backend.service.stopwatch import Stopwatch
 from backend.service.submissions import SubmissionHandler
 from backend.service.unshown import UnshownMasks
@@ -63,6 +64,7 @@ class SegmentationService:
         metrics: Told of clicks, submissions and what serves; None: nobody is.
         traces: Told of every request to predict; None: nobody is.
         rows: Keeps the insights up to date; the service starts and stops it.
+        is_worker: Whether a learner in another process takes in what is kept here.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class SegmentationService:
         metrics: Metrics | None = None,
         traces: Traces | None = None,
         rows: RowKeeper | None = None,
+        is_worker: bool = False,
     ) -> None:
         self._traces = NoTraces() if traces is None else traces
         self.metrics = Metrics() if metrics is None else metrics
@@ -100,6 +103,7 @@ class SegmentationService:
             max_pixels,
             None if proposals is None else proposals.finished,
             self.metrics,
+            is_worker,
         )
         self._unshown = UnshownMasks(journal.append_candidates)
         self._clicks = ClickHandler(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import zlib
 from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -20,15 +22,17 @@ import torch
 from adaptation.errors import StoreError
 from adaptation.predictor.interactive import ObjectState
 from adaptation.types import Box, Click
-from backend.service.object_store import EntryName, ObjectStore
+from backend.service.object_store import EntryName, FolderStore, ObjectStore
 from backend.service.prompt_state import (
     KEPT_STATES,
     BoxesInMemory,
     BoxSlot,
     DrawnBox,
+    DrawnBoxes,
     ObjectKey,
     ObjectStates,
     Place,
+    PromptState,
     States,
     most_advanced,
 )
@@ -51,6 +55,7 @@ class SharedStates:
 
     def __init__(self, store: ObjectStore, local: ObjectStates) -> None:
         self._store, self._local = store, local
+        self._read = threading.local()  # what a click read in its object's turn, until it writes
 
     def __len__(self) -> int:
         return len(self._local)
@@ -64,13 +69,20 @@ class SharedStates:
         except StoreError as error:
             _tell(error)
             return self._local.before(key, clicks, box, decoder_id)
+        self._read.last = key, states
         return most_advanced(states, clicks, box, decoder_id)
 
     def put(self, key: ObjectKey, state: ObjectState, decoder_id: str = "") -> None:
-        """Keep the newest state of an object; all workers see it when this returns."""
+        """Keep the newest state of an object; all workers see it when this returns.
+
+        Called in the object's turn, after :meth:`before` there: nobody has written since.
+        """
         self._local.put(key, state, decoder_id)
+        last, states = getattr(self._read, "last", (None, ()))
+        self._read.last = None, ()
         try:
-            states = ((decoder_id, state), *self._load(key))[:KEPT_STATES]
+            before = states if last == key else self._load(key)
+            states = ((decoder_id, state), *before)[:KEPT_STATES]
             self._store.save(_name("states", key.place, key.object_id), packed(states))
         except StoreError as error:
             _tell(error)
@@ -184,6 +196,27 @@ class SharedTurns:
             self._store.save(name, json.dumps(kept).encode())
         except StoreError as error:
             _tell(error)
+
+
+ENTRIES_OF_AN_OBJECT = 3
+"""Its states, the tickets of its requests, and the rectangle of its place."""
+
+
+def shared_memory(folder: Path, max_objects: int, ttl_s: float, box_ttl_s: float) -> PromptState:
+    """What several workers remember together of the objects in work, in a folder.
+
+    Args:
+        folder: Of the entries; made when it is needed.
+        max_objects: Objects remembered.
+        ttl_s: After this time a worker forgets what it made itself of an untouched object.
+        box_ttl_s: A rectangle waits this long for clicks on the same object.
+    """
+    store = FolderStore(folder, ENTRIES_OF_AN_OBJECT * max_objects)
+    return PromptState(
+        states=SharedStates(store, ObjectStates(max_objects=max_objects, ttl_s=ttl_s)),
+        boxes=DrawnBoxes(ttl_s=box_ttl_s, keeper=SharedBoxes(store), clock=store.now),
+        turns=SharedTurns(store),
+    )
 
 
 def _name(kind: str, place: Place, *parts: str) -> EntryName:

@@ -21,7 +21,7 @@ from adaptation.journal import Delivery, Journal, Receipt, SpoolingJournal, Subm
 from backend.learning.interface import Learning
 from backend.metrics import Metrics
 from backend.protocol import MAX_MASK_PIXELS, WebhookKind, parse_webhook
-from backend.service.clicks import PromptState
+from backend.service.prompt_state import PromptState
 from backend.service.records import submission_record
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class SubmissionHandler:
         finished: Told of every submission behind the reply, once it is kept; None: nobody is.
         max_pixels: Of an image whose masks are decoded.
         metrics: Told of every version that is new; None: nobody is.
+        keeps_only: Whether another process takes in what is kept here.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class SubmissionHandler:
         max_pixels: int = MAX_MASK_PIXELS,
         finished: Callable[[SubmissionRecord], None] | None = None,
         metrics: Metrics | None = None,
+        keeps_only: bool = False,
     ) -> None:
+        self._keeps_only = keeps_only
         self._metrics = Metrics() if metrics is None else metrics
         self._journal, self._intake = journal, intake
         self._memory, self._learning = memory, learning
@@ -122,7 +125,8 @@ class SubmissionHandler:
             except Exception:
                 logger.exception("submissions wait for the next one")
 
-        self._behind.submit(guarded)
+        if not self._keeps_only:
+            self._behind.submit(guarded)
 
     def _work_off(self) -> None:
         for delivery in list(self._journal.deliveries()):
@@ -134,7 +138,8 @@ class SubmissionHandler:
             except Exception as error:
                 logger.exception("a submission failed; the next ones go on")
                 self._failed(delivery, error)
-        self._journal.link_pending()
+        if self._journal.link_pending():
+            self._learning.linked_late()
 
     def _take_in(self, delivery: Delivery) -> None:
         """Keep what a message says, link it and learn from it, and be done with it."""

@@ -13,10 +13,12 @@ from __future__ import annotations
 from backend.settings.layers import load_learner, load_settings
 from backend.settings.render import as_yaml
 from backend.settings.schema import Settings
+from backend.settings.together import check_together
 
 __all__ = [
     "Settings",
     "as_yaml",
+    "check_together",
     "load_learner",
     "load_settings",
 ]

@@ -68,11 +68,17 @@ class ServerSettings(Section):
         description="Address to listen on; 0.0.0.0 lets other machines in (set a password then).",
     )
     port: int = Field(default=9090, ge=1, le=65535, description="TCP port.")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes that answer clicks; with several, another one learns.",
+    )
     threads: int = Field(
         default=32,
         ge=4,
         le=512,
-        description="Requests handled at once; four are kept free for /health.",
+        description="Requests handled at once by each worker; four are kept free for /health.",
     )
     max_request_mb: float = Field(
         default=64,
@@ -335,6 +341,15 @@ class LearningSettings(Section):
         default=86_400, gt=0, description="An unused session leaves the memory; its file stays."
     )
     seed: int = Field(default=0, description="Of the learner's draws.")
+    process: Literal["auto", "apart"] = Field(
+        default="auto",
+        description="auto: `strop serve` sees to it; apart: `strop learn` runs on its own.",
+    )
+    lease_s: float = Field(
+        default=15,
+        ge=1,
+        description="A learner apart that is silent for so long may be replaced by another one.",
+    )
 
 
 class ProposalSettings(Section):
@@ -446,6 +461,11 @@ class Settings(Section):
     insights: InsightsSettings = InsightsSettings()
     metrics: MetricsSettings = MetricsSettings()
     traces: TracesSettings = TracesSettings()
+
+    @property
+    def learns_inside(self) -> bool:
+        """Whether what stands behind the replies is done by the process that answers."""
+        return self.server.workers == 1 and self.learning.process == "auto"
 
     @property
     def models_dir(self) -> Path:

@@ -122,3 +122,12 @@ def test_a_holder_that_was_stopped_past_its_lease_writes_nothing(
     assert child.lines.readline() == "lost\n"
     assert child.wait() == 0
     assert len(list(journal.events())) == n_before
+
+
+def test_the_lease_of_a_holder_that_has_ended_need_not_run_out(journal: Journal) -> None:
+    first = taken(journal, "first")
+    assert journal.take_lease("learning", "second", 60, ended="another") is None
+    second = journal.take_lease("learning", "second", 60, ended="first")
+    assert second is not None and second.token > first.token
+    with pytest.raises(LeaseLostError):
+        journal.renew_lease(first, 60)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from adaptation.errors import StoreError
-from adaptation.journal import Journal, SpoolingJournal, database, spool
+from adaptation.journal import Journal, LeaseLostError, SpoolingJournal, database, spool
 from tests.adaptation.journal.samples import interaction, region, submission
 from tests.adaptation.journal.servers import PostgresServer
 
@@ -209,3 +209,21 @@ def test_one_process_moves_what_several_left(tmp_path: Path) -> None:
     with opened(tmp_path) as (journal, _):
         until(lambda: bool(requests_of(journal)))
         assert requests_of(journal) == ["left"]
+
+
+def test_what_a_lost_lease_forbids_is_not_spooled(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'journal.db'}"
+    with Journal(url) as journal, Journal(url) as other:
+        lease = journal.take_lease("learning", "first", 0.0)
+        assert lease is not None
+        journal.fence(lease)
+        assert other.take_lease("learning", "second", 60) is not None
+        spooling = SpoolingJournal(journal, tmp_path / "spool")
+        with pytest.raises(LeaseLostError):
+            spooling.keep_delivery("a message")
+        with pytest.raises(LeaseLostError):
+            spooling.append_interaction(interaction())
+        assert not spooling.is_spooling
+        spooling.close()
+        counts = other.counts()
+    assert (counts["deliveries"], counts["interactions"]) == (0, 0)

@@ -7,7 +7,8 @@ import json
 import os
 import sqlite3
 import tarfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def settings_of(folder: Path, **values: str) -> Settings:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Settings:
+def kept(tmp_path: Path) -> Iterator[Settings]:
     """A data folder with something of everything, some of it not to be kept."""
     settings = settings_of(tmp_path / "data")
     with Journal(settings.journal_url) as journal:
@@ -38,6 +39,7 @@ def kept(tmp_path: Path) -> Settings:
     files = {
         "sessions/4.safetensors": b"learned",
         "sessions/5.partial": b"half",
+        "sessions/fence.lock": b"1796034998749",
         "registry/sft-1/decoder.safetensors": b"tuned",
         "registry/lock": b"",
         "images/ab/abcd": b"picture",
@@ -48,12 +50,15 @@ def kept(tmp_path: Path) -> Settings:
         path = settings.data_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    settings.spool_dir.mkdir()
-    with closing(sqlite3.connect(settings.spool_dir / "spool.db")) as spool:
-        spool.execute("CREATE TABLE waiting (click TEXT)")
-        spool.execute("INSERT INTO waiting VALUES ('acknowledged')")
-        spool.commit()
-    return settings
+    with ExitStack() as stack:
+        for folder in (settings.spool_dir, settings.spool_dir / "worker-2"):
+            folder.mkdir()
+            spool = stack.enter_context(closing(sqlite3.connect(folder / "spool.db")))
+            spool.execute("PRAGMA journal_mode = WAL")
+            spool.execute("CREATE TABLE waiting (click TEXT)")
+            spool.execute("INSERT INTO waiting VALUES ('acknowledged')")
+            spool.commit()
+        yield settings  # open: what waits lies in the write-ahead log
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -76,8 +81,9 @@ def test_what_comes_back_is_what_was_kept(kept: Settings, tmp_path: Path) -> Non
     }
     with Journal(there.journal_url, create=False) as journal:
         assert journal.counts()["submissions"] == 1
-    with closing(sqlite3.connect(there.spool_dir / "spool.db")) as spool:
-        assert spool.execute("SELECT click FROM waiting").fetchall() == [("acknowledged",)]
+    for folder in (there.spool_dir, there.spool_dir / "worker-2"):
+        with closing(sqlite3.connect(folder / "spool.db")) as spool:
+            assert spool.execute("SELECT click FROM waiting").fetchall() == [("acknowledged",)]
 
 
 def test_a_server_that_runs_is_not_restored_under(tmp_path: Path, kept: Settings) -> None:

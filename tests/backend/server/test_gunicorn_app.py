@@ -4,85 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import save_file
 
 from adaptation.errors import SettingsError
-from adaptation.models.compact.model import build_compact
 from backend.server.ports import address, check_port
 from tests.backend.payloads import keypoint, recorded
+from tests.backend.server_process import START_TIMEOUT_S, Server, save_small_checkpoint
 from tests.backend.service_kit import click_on, data_uri, interactions_of, pixels_of, regions_of
-
-START_TIMEOUT_S = 180
-
-
-class Server:
-    """A running `strop serve`."""
-
-    def __init__(self, folder: Path, checkpoint: Path, log: str = "log.txt") -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        self.folder, self.log = folder, folder / log
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("STROP_")}
-        arguments = ["--port", str(self.port), "--data-dir", str(folder / "data")]
-        arguments += ["--set", f"model.checkpoint={checkpoint}"]
-        with self.log.open("w") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", "from backend.cli import main; main()", "serve", *arguments],
-                stderr=stream,
-                start_new_session=True,
-                env={**environ, "OMP_NUM_THREADS": "1"},
-                cwd=Path(__file__).resolve().parents[3],
-            )
-
-    def ask(self, path: str, body: object = None) -> dict[str, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data)
-        with urllib.request.urlopen(request, timeout=60) as reply:
-            answer: dict[str, Any] = json.load(reply)
-            return answer
-
-    def wait_until_up(self) -> None:
-        end = time.monotonic() + START_TIMEOUT_S
-        while True:
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                self.ask("/health")
-                return
-            except OSError:
-                assert time.monotonic() < end, self.log.read_text()
-                time.sleep(0.05)
-
-    def kill(self) -> None:
-        """End it and its worker, whatever they do."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(START_TIMEOUT_S)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    path = tmp_path / "small.safetensors"
-    model = build_compact(input_size=64, dim=16)
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, path, metadata={"input_size": "64", "dim": "16"})
-    return path
+    return save_small_checkpoint(tmp_path / "small.safetensors")
 
 
 @pytest.fixture

@@ -24,8 +24,7 @@ from adaptation.predictor.settings import ZoomSettings
 from adaptation.types import Click
 from backend.embeddings.encoder import Encoder
 from backend.images.loader import ImageIdentity, TaskImage
-from backend.service.clicks import PromptState
-from backend.service.prompt_state import DrawnBoxes, ObjectStates
+from backend.service.prompt_state import DrawnBoxes, ObjectStates, PromptState
 from backend.service.request_queue import NewestWinsQueue
 from backend.service.service import BusyError, SegmentationService
 from backend.wiring import build_embeddings, build_images
@@ -344,7 +343,7 @@ def test_the_newest_click_wins_and_those_between_are_not_computed(
     sam: WatchedSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clicks, turns = points((30, 60), (40, 50), (20, 20), (70, 20)), NewestWinsQueue()
-    monkeypatch.setattr("backend.service.clicks.NewestWinsQueue", lambda: turns)
+    monkeypatch.setattr("backend.wiring.NewestWinsQueue", lambda: turns)
     with (
         running_service(tmp_path, sam) as service,
         ThreadPoolExecutor(4) as pool,
@@ -557,6 +556,9 @@ class Watching:
 
     def asked(self) -> None:
         """Nobody asks."""
+
+    def linked_late(self) -> None:
+        """Nothing comes late."""
 
     def clicked(self, image: TaskImage, identity: ImageIdentity) -> None:
         self.clicked_on.append(image)

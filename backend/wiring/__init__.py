@@ -10,7 +10,7 @@ import cv2
 import torch
 from pydantic import SecretStr
 
-from adaptation.journal import Journal, SpoolingJournal
+from adaptation.journal import Journal, Lease, SpoolingJournal
 from adaptation.learning.settings import LearnerSettings
 from adaptation.models.base_decoder import Registry
 from adaptation.models.catalog import load_model
@@ -35,6 +35,7 @@ from backend.insights.insights import Insights, InsightsOptions
 from backend.insights.keeper import RowKeeper
 from backend.insights.store import FactStore
 from backend.label_studio.client import LabelStudioClient, Transport
+from backend.learning.apart import LearningApart
 from backend.learning.interface import Learning, NoLearning
 from backend.learning.manager import OnlineOptions
 from backend.learning.worker import KnownImages, OnlineLearning
@@ -44,11 +45,13 @@ from backend.proposals.maker import MakerOptions, ProposalMaker
 from backend.proposals.online import OnlineProposals
 from backend.protocol import AnswerKind, AnswerStyle
 from backend.service.base_watcher import BaseWatcher
-from backend.service.clicks import ClickOptions, PromptState, ServedModel
-from backend.service.prompt_state import DrawnBoxes, ObjectStates
+from backend.service.clicks import ClickOptions, ServedModel
+from backend.service.prompt_state import DrawnBoxes, ObjectStates, PromptState
+from backend.service.request_queue import NewestWinsQueue
 from backend.service.service import SegmentationService
+from backend.service.shared_objects import shared_memory
 from backend.service.state_files import StateFiles
-from backend.settings import Settings, load_learner
+from backend.settings import Settings, check_together, load_learner
 from backend.traces import Traces, traces_to
 
 logger = logging.getLogger(__name__)
@@ -60,7 +63,7 @@ RESERVED_THREADS = 4
 def build_service(
     settings: Settings, sam: PromptableSam | None = None, traces: Traces | None = None
 ) -> SegmentationService:
-    """The whole service.
+    """The whole service, or one worker of it where a learner in another process stands behind it.
 
     Args:
         settings: All of them.
@@ -70,8 +73,9 @@ def build_service(
     Raises:
         StropError: The model does not load, or a store does not open.
     """
+    check_together(settings)
     use_threads(settings)
-    metrics = Metrics()
+    metrics, learns = Metrics(), settings.learns_inside
     traces = traces or traces_to(settings.traces.endpoint, settings.traces.share)
     learner = load_learner(settings.learning.config)
     model = load_sam(settings) if sam is None else sam
@@ -90,7 +94,9 @@ def build_service(
                 _corrector(sam, learner),
                 edges=settings.edges,
             ),
-            learning=_learning(settings, sam, encoder, journal, learner, folder, metrics),
+            learning=build_learning(settings, sam, encoder, journal, learner, folder, metrics)
+            if learns
+            else learning_apart(settings, sam, folder),
         )
 
     watcher = BaseWatcher(Registry(settings.registry_dir), model, settings.model.registry_poll_s)
@@ -99,19 +105,20 @@ def build_service(
         interaction=first.interaction,
         encoder=encoder,
         journal=journal,
-        intake=SpoolingJournal(journal, settings.spool_dir),
-        memory=_memory(settings),
+        intake=SpoolingJournal(journal, settings.spool_dir, is_shared=not learns),
+        memory=build_memory(settings),
         ahead=_ahead(settings, encoder, cache, client, metrics),
         learning=first.learning,
         keeper=_keeper(settings, images, metrics),
         options=_click_options(settings),
         max_waiting=settings.server.threads - RESERVED_THREADS,
         proposals=_proposals(settings, first.sam, encoder, journal, client),
-        max_pixels=_max_pixels(settings),
-        client=client if settings.label_studio.token is not None else None,
+        max_pixels=max_pixels(settings),
+        client=missed_from(settings, client) if learns else None,
         metrics=metrics,
         traces=traces,
-        rows=_rows(settings, journal),
+        rows=build_rows(settings, journal) if learns else None,
+        is_worker=not learns,
     )
     service.follow(watcher, served)
     return service
@@ -130,7 +137,7 @@ def _keeper(settings: Settings, images: ImageLoader, metrics: Metrics) -> AlbumW
     return AlbumWriter(Album(settings.album_dir), images, min_free_bytes, metrics)
 
 
-def _learning(
+def build_learning(
     settings: Settings,
     sam: PromptableSam,
     encoder: Encoder,
@@ -138,10 +145,25 @@ def _learning(
     learner: LearnerSettings,
     folder: Path,
     metrics: Metrics,
+    lease: Lease | None = None,
 ) -> Learning:
+    """What trains sessions; under a lease where it is a process of its own."""
     if not settings.learning.is_on:
         return NoLearning()
-    options = OnlineOptions(
+    options = _online_options(settings, folder)
+    images = KnownImages(encoder, Album(settings.album_dir))
+    return OnlineLearning(sam, images, journal, learner, options, metrics, lease)
+
+
+def learning_apart(settings: Settings, sam: PromptableSam, folder: Path) -> Learning:
+    """What answers clicks while another process learns."""
+    if not settings.learning.is_on:
+        return NoLearning()
+    return LearningApart(sam, _online_options(settings, folder))
+
+
+def _online_options(settings: Settings, folder: Path) -> OnlineOptions:
+    return OnlineOptions(
         scope=settings.learning.scope,
         folder=folder,
         max_sessions=settings.learning.max_sessions,
@@ -150,8 +172,11 @@ def _learning(
         merge=settings.learning.merge,
         seed=settings.learning.seed,
     )
-    images = KnownImages(encoder, Album(settings.album_dir))
-    return OnlineLearning(sam, images, journal, learner, options, metrics)
+
+
+def missed_from(settings: Settings, client: LabelStudioClient | None) -> LabelStudioClient | None:
+    """Who tells what was submitted while nobody listened: that takes a token."""
+    return client if settings.label_studio.token is not None else None
 
 
 def _proposals(
@@ -222,9 +247,9 @@ def use_threads(settings: Settings) -> None:
 
 
 def threads_per_computation(settings: Settings) -> int:
-    """Cores of one computation: as set, or the cores shared out among the decodes, 8 at most."""
+    """Cores of one computation: as set, or the cores shared out among all decodes, 8 at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = (cores or 1) // settings.inference.decodes
+    share = (cores or 1) // (settings.inference.decodes * settings.server.workers)
     return settings.inference.torch_threads or min(max(1, share), 8)
 
 
@@ -254,7 +279,8 @@ def build_client(settings: Settings) -> LabelStudioClient | None:
     )
 
 
-def _rows(settings: Settings, journal: Journal) -> RowKeeper | None:
+def build_rows(settings: Settings, journal: Journal) -> RowKeeper | None:
+    """What keeps the insights up to date; None where nobody wants any."""
     if not settings.insights.is_on:
         return None
     return RowKeeper(FactStore(settings.insights_path, journal))
@@ -293,14 +319,15 @@ def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageL
     )
     return ImageLoader(
         source,
-        max_pixels=_max_pixels(settings),
+        max_pixels=max_pixels(settings),
         cache_bytes=_bytes(options.memory_mb),
         max_age_s=options.max_age_s,
         max_waiting=max(2, 3 * (settings.server.threads - RESERVED_THREADS) // 4),
     )
 
 
-def _max_pixels(settings: Settings) -> int:
+def max_pixels(settings: Settings) -> int:
+    """Of an image that is read, or whose masks are decoded."""
     return int(settings.images.max_megapixels * 1e6)
 
 
@@ -324,14 +351,19 @@ def _store(settings: Settings) -> EmbeddingStore | None:
     return DiskStore(settings.embeddings_dir, _bytes(options.disk_mb), _bytes(options.min_free_mb))
 
 
-def _memory(settings: Settings) -> PromptState:
+def build_memory(settings: Settings) -> PromptState:
+    """What is remembered of the objects in work, shared where there are several workers."""
+    sessions, box_ttl_s = settings.sessions, settings.inference.box_ttl_s
+    if settings.server.workers > 1:
+        return shared_memory(settings.objects_dir, sessions.max_objects, sessions.ttl_s, box_ttl_s)
     return PromptState(
         states=ObjectStates(
-            max_objects=settings.sessions.max_objects,
-            ttl_s=settings.sessions.ttl_s,
-            files=StateFiles(settings.objects_dir, settings.sessions.max_objects),
+            max_objects=sessions.max_objects,
+            ttl_s=sessions.ttl_s,
+            files=StateFiles(settings.objects_dir, sessions.max_objects),
         ),
-        boxes=DrawnBoxes(ttl_s=settings.inference.box_ttl_s),
+        boxes=DrawnBoxes(ttl_s=box_ttl_s),
+        turns=NewestWinsQueue(),
     )
 
 
