@@ -46,13 +46,10 @@ from backend.proposals.online import OnlineProposals
 from backend.protocol import AnswerKind, AnswerStyle
 from backend.service.base_watcher import BaseWatcher
 from backend.service.clicks import ClickOptions, ServedModel
-from backend.service.prompt_state import DrawnBoxes, ObjectStates, PromptState
-from backend.service.request_queue import NewestWinsQueue
 from backend.service.service import SegmentationService
-from backend.service.shared_objects import shared_memory
-from backend.service.state_files import StateFiles
 from backend.settings import Settings, check_together, load_learner
 from backend.traces import Traces, traces_to
+from backend.wiring.memory import build_memory
 
 logger = logging.getLogger(__name__)
 
@@ -349,22 +346,6 @@ def _store(settings: Settings) -> EmbeddingStore | None:
     if options.disk_mb == 0:
         return None
     return DiskStore(settings.embeddings_dir, _bytes(options.disk_mb), _bytes(options.min_free_mb))
-
-
-def build_memory(settings: Settings) -> PromptState:
-    """What is remembered of the objects in work, shared where there are several workers."""
-    sessions, box_ttl_s = settings.sessions, settings.inference.box_ttl_s
-    if settings.server.workers > 1:
-        return shared_memory(settings.objects_dir, sessions.max_objects, sessions.ttl_s, box_ttl_s)
-    return PromptState(
-        states=ObjectStates(
-            max_objects=sessions.max_objects,
-            ttl_s=sessions.ttl_s,
-            files=StateFiles(settings.objects_dir, sessions.max_objects),
-        ),
-        boxes=DrawnBoxes(ttl_s=box_ttl_s),
-        turns=NewestWinsQueue(),
-    )
 
 
 def _ahead(

@@ -17,12 +17,12 @@ from backend.wiring import (
     build_embeddings,
     build_images,
     build_learning,
-    build_memory,
     build_rows,
     max_pixels,
     missed_from,
     use_threads,
 )
+from backend.wiring.memory import build_memory
 
 
 def build_learner(

@@ -17,7 +17,7 @@ from backend.service.learner import LearnerService
 from backend.wiring.learner import build_learner
 from tests.backend.learning_kit import FAST, draw, events_of
 from tests.backend.service_kit import WatchedSam, journal_of, running_service, settings_for
-from tests.backend.team_kit import n_saved
+from tests.backend.team_kit import WAIT_S, n_saved
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def learning(folder: Path, apart: dict[str, Any], sam: WatchedSam) -> Iterator[L
 
 
 def look_until_learned(learner: LearnerService, folder: Path, *annotations: str) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + WAIT_S
     while n_saved(folder) != len(annotations) or [
         e.payload["annotation_id"] for e in events_of(folder)
     ] != list(annotations):
@@ -81,7 +81,7 @@ def test_what_is_asked_of_sessions_is_found_in_the_journal(
         draw(service, 0)
         look_until_learned(it, tmp_path, "100")
         service.ask(SessionCommand(project_id="1", action="begin anew", session="project-1"))
-        end = time.monotonic() + 60
+        end = time.monotonic() + WAIT_S
         while not events_of(tmp_path, ANSWERED):
             assert time.monotonic() < end
             it.look()
@@ -103,7 +103,7 @@ def test_a_click_that_comes_after_its_submission_is_learned_from(
     apart = {**apart, "album__folder": first / "images"}
     with learning(second, apart, sam) as learner, journal_of(second) as journal:
         journal.keep_delivery(delivery.body, delivery.received_at)
-        end = time.monotonic() + 60
+        end = time.monotonic() + WAIT_S
         while journal.counts()["deliveries"] or not journal.counts()["links"]:
             assert time.monotonic() < end
             learner.look()

@@ -343,7 +343,7 @@ def test_the_newest_click_wins_and_those_between_are_not_computed(
     sam: WatchedSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clicks, turns = points((30, 60), (40, 50), (20, 20), (70, 20)), NewestWinsQueue()
-    monkeypatch.setattr("backend.wiring.NewestWinsQueue", lambda: turns)
+    monkeypatch.setattr("backend.wiring.memory.NewestWinsQueue", lambda: turns)
     with (
         running_service(tmp_path, sam) as service,
         ThreadPoolExecutor(4) as pool,
