@@ -17,6 +17,8 @@ from backend.insights.facts import ObjectFact
 from backend.insights.figures import Figures, figures_of
 from backend.insights.page import (
     charts_of,
+    confirm_command,
+    confirm_roll_back,
     render_confirmation,
     render_project,
     render_projects,
@@ -25,7 +27,7 @@ from backend.insights.page import (
 from backend.insights.sessions import SessionPanel, panel_of
 from backend.insights.store import FactStore, LearnedRow
 from backend.insights.thumbnails import thumbnail
-from backend.insights.versions import versions_of
+from backend.insights.versions import roll_back, versions_of
 from backend.learning.adapter_store import saved_shares
 from backend.learning.commands import SessionCommand
 
@@ -41,11 +43,13 @@ class InsightsOptions:
         learning_is_on: Whether sessions learn.
         with_annotators: Whether people are told apart.
         label_studio_url: Address that a browser reaches Label Studio at, for links; None: no links.
+        takes_up_bases: Whether running servers look for another base decoder.
     """
 
     learning_is_on: bool = True
     with_annotators: bool = False
     label_studio_url: str | None = None
+    takes_up_bases: bool = True
 
 
 MOST_SHOWN = 32
@@ -123,7 +127,31 @@ class Insights:
             token: That the form gives back.
             prefix: Stands before the page's own addresses.
         """
-        return render_confirmation(command, token, prefix)
+        return render_confirmation(confirm_command(command), token, prefix)
+
+    def roll_back_page(self, token: str, prefix: str) -> str:
+        """HTML that asks whether the base decoder before the one in use is to come back.
+
+        Args:
+            token: That the form gives back.
+            prefix: Stands before the page's own addresses.
+
+        Raises:
+            InputError: Nothing was in use before.
+        """
+        panel = versions_of(self._registry)
+        if panel.before is None:
+            raise InputError(f"There is nothing to roll back to: {panel.current} is the first.")
+        asked = confirm_roll_back(panel, self._options.takes_up_bases)
+        return render_confirmation(asked, token, prefix)
+
+    def roll_back(self, current: str, to: str, reason: str) -> None:
+        """Bring back the base decoder that was in use before.
+
+        Raises:
+            StropError: See `versions.roll_back`.
+        """
+        roll_back(self._registry, current, to, reason)
 
     def report(self, project_id: str) -> str:
         """The same page as one file that needs no other."""

@@ -293,6 +293,7 @@ def build_insights(settings: Settings, journal: Journal) -> Insights:
         learning_is_on=settings.learning.is_on,
         with_annotators=settings.insights.annotators,
         label_studio_url=next(iter(studio.public_urls), studio.url),
+        takes_up_bases=settings.model.registry_poll_s > 0,
     )
     store = FactStore(settings.insights_path, journal)
     return Insights(

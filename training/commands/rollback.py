@@ -19,8 +19,8 @@ def command(registry: Path | None, to: str | None, reason: str) -> None:
     Once more goes back one further.  Running servers take it within seconds.  At the end of the way
     is the model as it came ("embedded").  No version is deleted.
     """
+    from adaptation.models.registry import RegistryWriter
     from training.promotion.config import GateConfig
-    from training.promotion.registry import RegistryWriter
 
     writer = RegistryWriter(registry or GateConfig().registry)
     with writer.locked("rollback"):
