@@ -100,6 +100,7 @@ def render_project(
     *,
     panel: SessionPanel | None,
     n_behind: int,
+    as_of: datetime | None,
     prefix: str | None,
 ) -> str:
     """A project's page.
@@ -111,6 +112,7 @@ def render_project(
         charts: Of the figures.
         panel: What sessions know; None where learning is off.
         n_behind: Entries of the journal that are not counted yet.
+        as_of: When the figures were added up; None where that is now.
         prefix: Before the page's own addresses; None where the page stands alone.
     """
     return _render(
@@ -124,6 +126,7 @@ def render_project(
         learning_is_on=panel is not None,
         panel=panel,
         n_behind=n_behind,
+        as_of=as_of,
         ask_url=partial(ask_url, prefix or "", project_id),
         prefix=prefix,
     )
