@@ -24,6 +24,9 @@ from adaptation.models.base_decoder import EMBEDDED, BaseCard, Registry, check_n
 from adaptation.storage.files import whole_folder, write_json, write_text
 from adaptation.storage.locks import only_one
 
+DEFAULT_FOLDER = Path(".strop/registry")
+"""Of the registry, where nobody names another one."""
+
 CARD = "card.json"
 HISTORY = "history.jsonl"
 LOCK = "lock"

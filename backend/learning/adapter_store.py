@@ -214,7 +214,7 @@ class AdapterStore:
         except ModelError as error:
             logger.warning("what session %s had learned is left out: %s", name, error)
             adapter = Adapter(decoder_id=self._sam.decoder_id)
-        n_learned = _metadata_of(path).get("n_learned", "")
+        n_learned = metadata_of(path).get("n_learned", "")
         count = int(n_learned) if n_learned.isdecimal() else 0
         return _Held(adapter.packed(), adapter.version, self._clock(), count, stamp)
 

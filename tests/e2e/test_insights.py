@@ -21,6 +21,7 @@ from adaptation.models.base_decoder import read_card
 from adaptation.models.registry import RegistryWriter
 from adaptation.storage.album import Album
 from backend.server.app import create_app
+from backend.insights.store import FactStore
 from backend.service.service import SegmentationService
 from backend.wiring import build_service
 from tests.adaptation.models.test_registry import base_file
@@ -51,6 +52,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             click_object(journal, name, widths, task=task, at=at, image_id=image_id)
             taken = f"{name}-r{len(widths) - 1}"
             submit(journal, f"{100 + number}", [(taken, 40)], task=task, at=at + timedelta(hours=1))
+        FactStore(folder / "insights.db", journal).refresh()  # a page counts for tenths of a second
     url = {"label_studio__public_urls": "http://127.0.0.1:8080"}
     with running_service(folder) as service, served(service, folder, **url) as found:
         yield found
