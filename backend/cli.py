@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +23,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(version("strop"), prog_name="strop")
+@click.version_option(package_name="strop", prog_name="strop")
 def strop() -> None:
     """Click segmentation for Label Studio, with a decoder that sharpens while people label."""
 

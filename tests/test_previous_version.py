@@ -13,6 +13,7 @@ import pytest
 
 from adaptation.journal import Journal
 from adaptation.models.base_decoder import Registry
+from adaptation.models.registry import RegistryWriter
 from adaptation.storage.album import Album
 from backend.cli import strop
 from backend.commands.replay import replay
@@ -43,7 +44,6 @@ from training.nightly.config import NightlyConfig
 from training.preferences.settings import PreferencesConfig
 from training.pretrain.config import PretrainConfig
 from training.promotion.config import GateConfig
-from training.promotion.registry import RegistryWriter
 from training.runtime.config import load_config
 
 PREVIOUS = Path(__file__).parent / "fixtures" / "previous"

@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from adaptation.errors import InputError
+from adaptation.journal.clock import SteadyClock
 from adaptation.masks import Rle
 
 SubmissionEvent = Literal["created", "updated", "deleted"]
@@ -22,9 +23,12 @@ Standing = Literal["current", "replaced", "deleted"]
 EntryKind = Literal["interaction", "submission", "event"]
 
 
+_CLOCK = SteadyClock()
+
+
 def utc_now() -> datetime:
-    """The time now, in UTC."""
-    return datetime.now(timezone.utc)
+    """The time now, in UTC; never less than before, also where the machine's clock is set back."""
+    return _CLOCK.now()
 
 
 class _Record:

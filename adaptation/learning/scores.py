@@ -16,12 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from adaptation.models.decoder import score_layer
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What brings torch along is imported where it is used: pages read evidence without it.
 
 PRIOR = 3.0
 """Objects that must speak against the decoder's own scores to count as much as these."""
@@ -51,6 +54,8 @@ class ScoreChange:
         Args:
             decoder: All of its parameters; not written to.
         """
+        from adaptation.models.decoder import score_layer
+
         name = score_layer(decoder)
         weight, bias = (decoder[f"{name}.{part}"].detach().clone() for part in ("weight", "bias"))
         weight[1:] *= 1 + self.slope

@@ -19,16 +19,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from adaptation.errors import InputError, ModelError
-from adaptation.models.checkpoints import describe_mismatch
-from adaptation.models.sam import PromptableSam
-from adaptation.storage.tensors import write_tensors
+from adaptation.storage.tensor_files import read_metadata
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptation.models.sam import PromptableSam
+
+# What brings torch along is imported where it is used: to list and to switch versions needs none.
 
 FORMAT = "strop-base-1"
 """What a base file's metadata says it is; another number where the names would mean otherwise."""
@@ -86,6 +89,10 @@ def save_base(
     Raises:
         ModelError: The tensors are not this model's decoder, or not finite.
     """
+    import torch
+
+    from adaptation.storage.tensors import write_tensors
+
     _check_tensors(tensors, sam, path.name)
     card = BaseCard(
         model_id=sam.model_id,
@@ -107,11 +114,9 @@ def read_card(path: Path) -> BaseCard:
         ModelError: No such file, a damaged one, or one that is no base.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+        return _card(read_metadata(path), path)
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    return _card(metadata, path)
 
 
 def load_base(path: Path, sam: PromptableSam) -> PromptableSam:
@@ -152,6 +157,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], sam: PromptableSam, name: str) -> None:
+    import torch
+
+    from adaptation.models.checkpoints import describe_mismatch
+
     mismatch = describe_mismatch(sam.decoder_parameters(), tensors)
     if mismatch:
         raise ModelError(

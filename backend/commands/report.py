@@ -7,9 +7,9 @@ from pathlib import Path
 
 from adaptation.errors import InputError
 from adaptation.journal import Journal
+from backend.insights.build import build_insights
 from backend.insights.insights import figures_json
 from backend.settings import Settings
-from backend.wiring import build_insights
 
 
 def write_report(

@@ -7,15 +7,19 @@ them.  Here a timer shuts the exchange's socket, and whoever reads from it learn
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 _CURRENT = threading.local()
+
+Found = TypeVar("Found")
 
 
 class Cutoff:
@@ -27,6 +31,7 @@ class Cutoff:
 
     def __init__(self, seconds: float) -> None:
         self.is_over = False
+        self._seconds, self._ends_at = seconds, float("inf")
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self._timer = threading.Timer(seconds, self._shut)
@@ -34,6 +39,7 @@ class Cutoff:
 
     def __enter__(self) -> Cutoff:
         _CURRENT.cutoff = self
+        self._ends_at = time.monotonic() + self._seconds
         self._timer.start()
         return self
 
@@ -44,6 +50,11 @@ class Cutoff:
             for held in self._sockets:
                 held.close()
             self._sockets.clear()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the time is over."""
+        return max(0.0, self._ends_at - time.monotonic())
 
     def watch(self, sock: Any) -> None:
         """Shut this socket too; TLS hands it on to another object, so a duplicate is kept."""
@@ -59,6 +70,38 @@ class Cutoff:
             for held in self._sockets:
                 with contextlib.suppress(OSError):
                     held.shutdown(socket.SHUT_RDWR)
+
+
+def within_cutoff(work: Callable[[], Found]) -> Found:
+    """Do something that cannot be broken off, such as a name's lookup, but wait no longer for it.
+
+    Outside of a cutoff it is done as it is.  Inside, a thread does it; where the time is over, that
+    thread is left to the system's own time-out.
+
+    Raises:
+        TimeoutError: The time of this thread's cutoff is over.
+        Exception: What `work` raises.
+    """
+    cutoff: Cutoff | None = getattr(_CURRENT, "cutoff", None)
+    if cutoff is None:
+        return work()
+    answers: queue.SimpleQueue[tuple[Found | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((work(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    threading.Thread(target=run, name="lookup", daemon=True).start()
+    try:
+        found, error = answers.get(timeout=cutoff.left_s)
+    except queue.Empty:
+        cutoff.is_over = True
+        raise TimeoutError("the time of the exchange is over") from None
+    if error is not None:
+        raise error
+    return cast(Found, found)
 
 
 def _watch(sock: Any) -> None:

@@ -19,6 +19,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +29,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
 from adaptation.errors import ImageError, SettingsError
-from backend.images.cutoff import POOLS, Cutoff, SlowHosts
+from backend.images.cutoff import POOLS, Cutoff, SlowHosts, within_cutoff
 from backend.label_studio.auth import no_auth
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -155,8 +156,8 @@ class Fetcher:
     Args:
         rules: Hosts and networks.
         timeout_s: Seconds to wait for a connection, and between two bytes.
-        deadline_s: Seconds after which an exchange is given up, headers included, however it
-            trickles.
+        deadline_s: Seconds after which an exchange is given up, the name's lookup and the headers
+            included, however it trickles.
         resolver: Host and port to addresses.
         verify: False, True, or a file with certificates, as in requests.
     """
@@ -206,13 +207,14 @@ class Fetcher:
                 body = self._fetch(url, host, max_bytes, limit_s)
                 if cutoff.is_over:  # headers that were cut off look whole to the HTTP client
                     raise ImageError(_too_slow(host, limit_s))
-            except (requests.RequestException, ImageError) as error:
+            except (requests.RequestException, ImageError, TimeoutError) as error:
                 is_late = cutoff.is_over or isinstance(error, requests.Timeout)
                 self._slow.note(host, was_in_time=not is_late)
                 if cutoff.is_over:
                     raise ImageError(_too_slow(host, limit_s)) from None
                 if isinstance(error, ImageError):
                     raise
+                assert isinstance(error, requests.RequestException)
                 raise ImageError(_failed(host, error)) from None
         self._slow.note(host, was_in_time=True)
         return body
@@ -310,7 +312,7 @@ class _GuardedAdapter(HTTPAdapter):
         scheme, host = str(where["scheme"]), str(where["host"]).rstrip(".")
         port = urlsplit(request.url or "").port or DEFAULT_PORTS[scheme]
         self._rules.check_host(scheme, host, port)
-        addresses = self._resolver(host, port)
+        addresses = within_cutoff(partial(self._resolver, host, port))
         for address in addresses:
             self._rules.check_address(host, ipaddress.ip_address(address.split("%")[0]))
         how |= {"server_hostname": host, "assert_hostname": host}

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from adaptation.journal import (
+    CandidateRecord,
     FinishedObject,
     InteractionRecord,
     Journal,
@@ -41,6 +42,8 @@ class ObjectFact:
         outcome: How its mask came about.
         ious: IoU with the submitted mask of the mask that was shown after each prompt, by the
             number of prompts (clicks and box); empty for a painted one.
+        predicted: What the decoder itself said of these masks, as it said it: its predicted IoU.
+        decoder_id: Digest of the decoder that showed the last mask; empty for a painted one.
         gaps_s: Seconds between consecutive prompts, breaks left out.
         image_id: Digest of its image; empty for a painted one.
         request_id: Of the last interaction; empty for a painted one.
@@ -58,6 +61,8 @@ class ObjectFact:
     label: str
     outcome: Outcome
     ious: tuple[float, ...] = ()
+    predicted: tuple[float, ...] = ()
+    decoder_id: str = ""
     gaps_s: tuple[float, ...] = ()
     image_id: str = ""
     request_id: str = ""
@@ -111,6 +116,7 @@ def _fact(submission: SubmissionRecord, link: Link, finished: FinishedObject | N
 def _clicked(painted: ObjectFact, region: SubmittedRegion, finished: FinishedObject) -> ObjectFact:
     assert region.rle is not None, "the journal joins clicks with masks only"
     steps = [step for step in finished.interactions if _shown(step) is not None]
+    measured = list(by_prompts(steps, region.rle))
     return ObjectFact(
         project_id=painted.project_id,
         task_id=painted.task_id,
@@ -122,7 +128,9 @@ def _clicked(painted: ObjectFact, region: SubmittedRegion, finished: FinishedObj
         annotator=painted.annotator,
         label=painted.label,
         outcome="edited" if finished.link.was_edited else "as shown",
-        ious=tuple(by_prompts(steps, region.rle)),
+        ious=tuple(iou for iou, _ in measured),
+        predicted=tuple(predicted for _, predicted in measured),
+        decoder_id=steps[-1].decoder_id if steps else "",
         gaps_s=tuple(_gaps(steps)),
         image_id=steps[-1].image_id if steps else "",
         request_id=steps[-1].request_id if steps else "",
@@ -130,18 +138,20 @@ def _clicked(painted: ObjectFact, region: SubmittedRegion, finished: FinishedObj
     )
 
 
-def by_prompts(steps: Sequence[InteractionRecord], submitted: Rle) -> Iterator[float]:
-    """IoU of what was shown after 1, 2, ... prompts; a number that was skipped keeps the last.
+def by_prompts(steps: Sequence[InteractionRecord], submitted: Rle) -> Iterator[tuple[float, float]]:
+    """IoU and predicted IoU of what was shown after 1, 2, ... prompts.
 
-    An object whose clicks were taken back and given again is answered more than once with one
-    number of prompts: the last answer counts.  Before the first answer there is no mask: 0.
+    A number that was skipped keeps the last.  An object whose clicks were taken back and given
+    again is answered more than once with one number of prompts: the last answer counts.  Before the
+    first answer there is no mask: 0, and 0.
     """
-    answered: dict[int, float] = {}
+    answered: dict[int, tuple[float, float]] = {}
     for step in steps:
         shown = _shown(step)
-        if shown is not None and tuple(shown.size) == tuple(submitted.size):
-            answered[n_prompts(step)] = rle_iou(shown, submitted)
-    last = 0.0
+        if shown is None or shown.rle is None or tuple(shown.rle.size) != tuple(submitted.size):
+            continue
+        answered[n_prompts(step)] = rle_iou(shown.rle, submitted), shown.predicted_iou
+    last = 0.0, 0.0
     for number in range(1, max(answered, default=0) + 1):
         last = answered.get(number, last)
         yield last
@@ -152,8 +162,9 @@ def n_prompts(step: InteractionRecord) -> int:
     return len(step.prompt.clicks) + (step.prompt.box is not None)
 
 
-def _shown(step: InteractionRecord) -> Rle | None:
-    return next((each.rle for each in step.candidates if each.was_shown), None)
+def _shown(step: InteractionRecord) -> CandidateRecord | None:
+    shown = (each for each in step.candidates if each.was_shown and each.rle is not None)
+    return next(shown, None)
 
 
 def _gaps(steps: Sequence[InteractionRecord]) -> Iterator[float]:

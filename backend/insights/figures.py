@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from adaptation.simulation.metrics import Metric, carried_forward
+from backend.insights.calibration import Reliability, reliability
 from backend.insights.facts import ObjectFact
 from backend.insights.store import LearnedRow
 
@@ -95,6 +96,7 @@ class Figures:
         curve_size: Objects in a group.
         seconds_between: Median and 95th percentile of the time between two clicks; None without.
         latency: Stage -> (median, 95th percentile) in milliseconds.
+        reliability: Whether scores say the truth; None where no mask with a score was shown.
         worst: Clicked objects, the one that took most first.
         gain: Of learning; None where no session learned.
         annotators: Annotator -> (objects, mean clicks, median seconds, share as shown); empty
@@ -117,6 +119,7 @@ class Figures:
     curve_size: int
     seconds_between: tuple[float, float] | None
     latency: Mapping[str, tuple[float, float]]
+    reliability: Reliability | None
     worst: Sequence[ObjectFact]
     gain: Gain | None
     annotators: Mapping[str, tuple[int, float, float, float]]
@@ -157,6 +160,7 @@ def figures_of(
         curve_size=_group_size(len(counts)),
         seconds_between=_median_and_95(gaps) if len(gaps) else None,
         latency=_latency(timings),
+        reliability=reliability(clicked),
         worst=sorted(clicked, key=lambda fact: (-fact.n_prompts, fact.ious[-1]))[:N_WORST],
         gain=_gain(clicked, list(learned), gaps),
         annotators=_by_annotator(facts) if with_annotators else {},

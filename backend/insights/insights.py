@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,21 @@ from typing import Any
 from adaptation.errors import InputError
 from adaptation.journal import FinishedObject, Journal
 from adaptation.storage.album import Album
-from backend.insights.charts import Chart
 from backend.insights.facts import ObjectFact
-from backend.insights.figures import Figures, figures_of
+from backend.insights.figures import Figures
 from backend.insights.page import (
-    charts_of,
+    confirm_command,
+    confirm_roll_back,
     render_confirmation,
     render_project,
     render_projects,
     render_versions,
 )
-from backend.insights.sessions import SessionPanel, panel_of
-from backend.insights.store import FactStore, LearnedRow
+from backend.insights.sessions import SessionPanel
+from backend.insights.shown import ShownProject, ShownProjects
+from backend.insights.store import FactStore
 from backend.insights.thumbnails import thumbnail
-from backend.insights.versions import versions_of
-from backend.learning.adapter_store import saved_shares
+from backend.insights.versions import roll_back, versions_of
 from backend.learning.commands import SessionCommand
 
 PATIENCE_S = 0.4
@@ -41,29 +40,13 @@ class InsightsOptions:
         learning_is_on: Whether sessions learn.
         with_annotators: Whether people are told apart.
         label_studio_url: Address that a browser reaches Label Studio at, for links; None: no links.
+        takes_up_bases: Whether running servers look for another base decoder.
     """
 
     learning_is_on: bool = True
     with_annotators: bool = False
     label_studio_url: str | None = None
-
-
-MOST_SHOWN = 32
-"""Projects whose figures are remembered; each takes some kilobytes."""
-
-WITHOUT_SHARES_S = 10.0
-"""Figures are remembered for so long while a session's weights are not where they should be."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Counted:
-    """What the page of a project shows, as of a stamp of its rows, until a monotonic time."""
-
-    stamp: str
-    until: float
-    figures: Figures
-    panel: SessionPanel | None
-    charts: Sequence[Chart]
+    takes_up_bases: bool = True
 
 
 class Insights:
@@ -89,8 +72,13 @@ class Insights:
         adapters: Path,
     ) -> None:
         self._journal, self._store, self._album, self._options = journal, store, album, options
-        self._registry, self._adapters = registry, adapters
-        self._shown: dict[str, _Counted] = {}
+        self._registry = registry
+        self._shown = ShownProjects(
+            store,
+            adapters,
+            learning_is_on=options.learning_is_on,
+            with_annotators=options.with_annotators,
+        )
 
     def projects_page(self, prefix: str) -> str:
         """HTML of the list of projects; `prefix` stands before the page's own addresses."""
@@ -104,12 +92,12 @@ class Insights:
         def address(fact: ObjectFact) -> str:
             return f"{prefix}/insights/object/{fact.submission_seq}/{fact.position}.jpg"
 
-        return self._render(project_id, address, prefix)
+        return self._render(project_id, self._shown.of(project_id), address, prefix)
 
     def sessions(self, project_id: str) -> SessionPanel:
         """What a project's sessions know as of now."""
         self._store.refresh()
-        return self._panel(project_id, self._store.learned(project_id))
+        return self._shown.panel(project_id)
 
     def versions_page(self, prefix: str) -> str:
         """HTML of the base decoders."""
@@ -123,12 +111,36 @@ class Insights:
             token: That the form gives back.
             prefix: Stands before the page's own addresses.
         """
-        return render_confirmation(command, token, prefix)
+        return render_confirmation(confirm_command(command), token, prefix)
+
+    def roll_back_page(self, token: str, prefix: str) -> str:
+        """HTML that asks whether the base decoder before the one in use is to come back.
+
+        Args:
+            token: That the form gives back.
+            prefix: Stands before the page's own addresses.
+
+        Raises:
+            InputError: Nothing was in use before.
+        """
+        panel = versions_of(self._registry)
+        if panel.before is None:
+            raise InputError(f"There is nothing to roll back to: {panel.current} is the first.")
+        asked = confirm_roll_back(panel, self._options.takes_up_bases)
+        return render_confirmation(asked, token, prefix)
+
+    def roll_back(self, current: str, to: str, reason: str) -> None:
+        """Bring back the base decoder that was in use before.
+
+        Raises:
+            StropError: See `versions.roll_back`.
+        """
+        roll_back(self._registry, current, to, reason)
 
     def report(self, project_id: str) -> str:
         """The same page as one file that needs no other."""
         self._store.refresh()
-        return self._render(project_id, self._inline, None)
+        return self._render(project_id, self._shown.now(project_id), self._inline, None)
 
     def recount(self) -> int:
         """Make all rows anew from the journal; returns how many tasks there are."""
@@ -137,15 +149,7 @@ class Insights:
     def figures(self, project_id: str) -> Figures:
         """A project's figures as of now, all of them counted."""
         self._store.refresh()
-        return self._figures(project_id, self._store.learned(project_id))
-
-    def _figures(self, project_id: str, learned: Sequence[LearnedRow]) -> Figures:
-        return figures_of(
-            self._store.facts(project_id),
-            learned,
-            self._store.timings(project_id),
-            with_annotators=self._options.with_annotators,
-        )
+        return self._shown.figures(project_id)
 
     def picture(self, submission_seq: int, position: int) -> bytes:
         """JPEG of a submitted object.
@@ -162,42 +166,21 @@ class Insights:
     def _render(
         self,
         project_id: str,
+        shown: ShownProject,
         picture: Callable[[ObjectFact], str | None],
         prefix: str | None,
     ) -> str:
-        counted = self._counted(project_id)
+        figures = shown.sums.figures
         return render_project(
             project_id,
-            counted.figures,
-            [(fact, picture(fact), self._link(fact)) for fact in counted.figures.worst],
-            counted.charts,
-            panel=counted.panel,
+            figures,
+            [(fact, picture(fact), self._link(fact)) for fact in figures.worst],
+            shown.sums.charts,
+            panel=shown.panel,
             n_behind=self._store.n_behind(),
+            as_of=None if shown.is_current else shown.sums.made_at,
             prefix=prefix,
         )
-
-    def _counted(self, project_id: str) -> _Counted:
-        """What a page shows, added up once while nothing comes to its project."""
-        stamp = self._store.stamp(project_id)
-        known = self._shown.get(project_id)
-        if known is not None and known.stamp == stamp and time.monotonic() < known.until:
-            return known
-        learned = self._store.learned(project_id)
-        figures = self._figures(project_id, learned)
-        panel = self._panel(project_id, learned) if self._options.learning_is_on else None
-        # An event is written before its weights are: until they are there, shares are not known.
-        is_whole = panel is None or all(session.shares for session in panel.sessions)
-        found = _Counted(
-            stamp=stamp,
-            until=float("inf") if is_whole else time.monotonic() + WITHOUT_SHARES_S,
-            figures=figures,
-            panel=panel,
-            charts=charts_of(figures),
-        )
-        if len(self._shown) >= MOST_SHOWN:
-            self._shown.clear()
-        self._shown[project_id] = found
-        return found
 
     def _link(self, fact: ObjectFact) -> str | None:
         root = self._options.label_studio_url
@@ -220,14 +203,6 @@ class Insights:
             if (each.link.submission_seq, each.link.position) == (submission_seq, position):
                 return each
         return None
-
-    def _panel(self, project_id: str, learned: Sequence[LearnedRow]) -> SessionPanel:
-        versions = self._store.versions(project_id)
-        return panel_of(
-            learned,
-            self._store.session_events(project_id),
-            lambda name: saved_shares(self._adapters, name, versions.get(name, "base")),
-        )
 
 
 def figures_json(figures: Figures) -> dict[str, Any]:

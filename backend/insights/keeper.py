@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Sequence
 
 from adaptation.errors import StropError
 from backend.insights.store import FactStore
@@ -25,11 +26,21 @@ class RowKeeper:
 
     Args:
         store: Of the rows, for this thread alone; others open the file themselves.
+        then: Done with the rows after each look, and once before the first.
         every_s: Seconds between two looks.
+        counts: Whether this process counts, or reads what another one has counted.
     """
 
-    def __init__(self, store: FactStore, every_s: float = EVERY_S) -> None:
-        self._store, self._every_s = store, every_s
+    def __init__(
+        self,
+        store: FactStore,
+        then: Sequence[Callable[[], object]] = (),
+        every_s: float = EVERY_S,
+        *,
+        counts: bool = True,
+    ) -> None:
+        self._store, self._then, self._every_s = store, then, every_s
+        self._counts = counts
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="insights", daemon=True)
 
@@ -45,11 +56,24 @@ class RowKeeper:
 
     def _run(self) -> None:
         lower_priority(NICENESS)
+        self._do(self._follow)
         while not self._is_stopping.wait(self._every_s):
-            try:
-                while self._store.refresh(STRETCH_S) and not self._is_stopping.is_set():
-                    pass
-            except StropError as error:
-                logger.warning("the insights are not brought up to date: %s", error)
-            except Exception:
-                logger.exception("the insights are not brought up to date")
+            self._do(self._look)
+
+    def _look(self) -> None:
+        while self._counts and self._store.refresh(STRETCH_S) and not self._is_stopping.is_set():
+            pass
+        self._follow()
+
+    def _follow(self) -> None:
+        for work in self._then:
+            if not self._is_stopping.is_set():
+                work()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except StropError as error:
+            logger.warning("the insights are not brought up to date: %s", error)
+        except Exception:
+            logger.exception("the insights are not brought up to date")

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from adaptation.models.base_decoder import EMBEDDED
 from backend.insights.charts import Chart, bars, line
 from backend.insights.facts import ObjectFact
 from backend.insights.figures import Figures
@@ -27,6 +28,8 @@ WORDS: Mapping[str, str] = {
 }
 """What the metrics mean."""
 
+ROLL_BACK = "/insights/versions/roll-back"
+"""Below the prefix: asks whether, and does it."""
 
 CONFIRMATIONS: Mapping[Action, tuple[str, str, str]] = {
     "forget": (
@@ -56,6 +59,27 @@ CONFIRMATIONS: Mapping[Action, tuple[str, str, str]] = {
 """Question, consequence and button."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """What a page asks before something is done.
+
+    Args:
+        question, consequence, button: In words.
+        fields: Hidden ones of the form.
+        post_to: Where the form goes, below the prefix.
+        back_to: Where "leave it as it is" leads, likewise.
+        asks_why: Whether there is room for a reason.
+    """
+
+    question: str
+    consequence: str
+    button: str
+    fields: Mapping[str, str]
+    post_to: str
+    back_to: str
+    asks_why: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class _Worst:
     fact: ObjectFact
@@ -76,6 +100,7 @@ def render_project(
     *,
     panel: SessionPanel | None,
     n_behind: int,
+    as_of: datetime | None,
     prefix: str | None,
 ) -> str:
     """A project's page.
@@ -87,6 +112,7 @@ def render_project(
         charts: Of the figures.
         panel: What sessions know; None where learning is off.
         n_behind: Entries of the journal that are not counted yet.
+        as_of: When the figures were added up; None where that is now.
         prefix: Before the page's own addresses; None where the page stands alone.
     """
     return _render(
@@ -100,6 +126,7 @@ def render_project(
         learning_is_on=panel is not None,
         panel=panel,
         n_behind=n_behind,
+        as_of=as_of,
         ask_url=partial(ask_url, prefix or "", project_id),
         prefix=prefix,
     )
@@ -116,24 +143,57 @@ def ask_url(
 
 def render_versions(panel: VersionsPanel, prefix: str) -> str:
     """The base decoders."""
-    return _render("versions.html", title="Base decoders", panel=panel, prefix=prefix)
+    roll_back = f"{prefix}{ROLL_BACK}"
+    return _render(
+        "versions.html", title="Base decoders", panel=panel, roll_back=roll_back, prefix=prefix
+    )
 
 
-def render_confirmation(command: SessionCommand, token: str, prefix: str) -> str:
-    """The page before something is asked of sessions; its form carries a token."""
+def confirm_command(command: SessionCommand) -> Confirmation:
+    """The question before something is asked of sessions."""
     question, consequence, button = (
         text.format(command=command) for text in CONFIRMATIONS[command.action]
     )
-    return _render(
-        "confirm.html",
-        title=question,
+    project = f"/insights/project/{quote(command.project_id, safe='')}"
+    return Confirmation(
         question=question,
         consequence=consequence,
         button=button,
-        command=command,
-        token=token,
-        prefix=prefix,
+        fields={
+            "action": command.action,
+            "session": command.session,
+            "annotation_id": command.annotation_id,
+        },
+        post_to=f"{project}/sessions",
+        back_to=f"{project}#sessions",
     )
+
+
+def confirm_roll_back(panel: VersionsPanel, takes_up_itself: bool) -> Confirmation:
+    """The question before the version that was in use before is brought back.
+
+    Args:
+        panel: Of the versions; one was in use before.
+        takes_up_itself: Whether running servers look for another base decoder.
+    """
+    assert panel.before is not None
+    target = "the model's own decoder" if panel.before == EMBEDDED else f"version {panel.before}"
+    when = "within seconds" if takes_up_itself else "when it is started anew"
+    return Confirmation(
+        question=f"Roll back to {target}?",
+        consequence=f"It takes the place of {panel.current} {when}. Clicks in work are finished, "
+        "no version is deleted, and what sessions learned upon either decoder is kept with it.",
+        button="Roll back",
+        fields={"current": panel.current, "to": panel.before},
+        post_to=ROLL_BACK,
+        back_to="/insights/versions",
+        asks_why=True,
+    )
+
+
+def render_confirmation(asked: Confirmation, token: str, prefix: str) -> str:
+    """The page before something is done; its form carries a token."""
+    return _render("confirm.html", title=asked.question, asked=asked, token=token, prefix=prefix)
 
 
 def render_message(title: str, text: str, prefix: str) -> str:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,47 +21,19 @@ from typing import Any, NamedTuple
 from adaptation.errors import StoreError
 from adaptation.journal import Entry, EventRecord, InteractionRecord, Journal, SubmissionRecord
 from backend.insights.facts import ObjectFact, facts_of_task
-
-VERSION = 2
-"""Of the file; another one is made anew."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS facts (
-    submission_seq INTEGER NOT NULL, position INTEGER NOT NULL,
-    project_id TEXT NOT NULL, task_id TEXT NOT NULL,
-    annotation_id TEXT NOT NULL, region_id TEXT NOT NULL,
-    submitted_at TEXT NOT NULL, annotator TEXT, label TEXT NOT NULL, outcome TEXT NOT NULL,
-    ious TEXT NOT NULL, gaps_s TEXT NOT NULL, image_id TEXT NOT NULL, request_id TEXT NOT NULL,
-    timings_ms TEXT NOT NULL,
-    PRIMARY KEY (submission_seq, position)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS learned (
-    seq INTEGER PRIMARY KEY, project_id TEXT NOT NULL, session TEXT NOT NULL,
-    annotation_id TEXT NOT NULL, region_id TEXT NOT NULL,
-    frozen_iou REAL NOT NULL, adapted_iou REAL NOT NULL, turned_back INTEGER NOT NULL,
-    skipped TEXT, version TEXT NOT NULL, at TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS session_events (
-    seq INTEGER PRIMARY KEY, project_id TEXT NOT NULL, kind TEXT NOT NULL, at TEXT NOT NULL,
-    payload TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS session_versions (
-    project_id TEXT NOT NULL, session TEXT NOT NULL, version TEXT NOT NULL,
-    PRIMARY KEY (project_id, session)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS learned_of_project ON learned (project_id);
-CREATE INDEX IF NOT EXISTS session_events_of_project ON session_events (project_id);
-CREATE INDEX IF NOT EXISTS facts_of_task ON facts (project_id, task_id);
-CREATE INDEX IF NOT EXISTS facts_of_annotation ON facts (project_id, annotation_id);
-"""
-_COLUMNS = tuple(ObjectFact.__slots__)
-_FIGURES = tuple(name for name in _COLUMNS if name != "timings_ms")
+from backend.insights.row_file import (
+    COLUMNS,
+    FIGURES,
+    TABLES,
+    open_file,
+    set_state,
+    state,
+    to_fact,
+    to_row,
+)
 
 STEP = 64
 """Entries of the journal that are taken into account at once."""
-
-TABLES = ("facts", "learned", "session_events", "session_versions")
 
 TOLD_KINDS = ("session_began", "forgot", "session_ended", "session_asked", "session_answered")
 """Events that the pages tell of, beside what was learned."""
@@ -150,12 +121,12 @@ class FactStore:
     def n_behind(self) -> int:
         """Entries of the journal that are not counted yet."""
         with self._reading() as db:
-            return max(0, self._journal.last_entry() - int(_state(db, "cursor", "0")))
+            return max(0, self._journal.last_entry() - int(state(db, "cursor", "0")))
 
     def stamp(self, project_id: str) -> str:
         """Another one whenever something of a project may be counted otherwise."""
         with self._reading() as db:
-            return f"{_state(db, 'made', '')} {_state(db, f'news {project_id}', '')}"
+            return f"{state(db, 'made', '')} {state(db, f'news {project_id}', '')}"
 
     def _step(self) -> tuple[int, bool]:
         """Take a few entries into account; how many tasks that were, and whether it is over.
@@ -163,7 +134,7 @@ class FactStore:
         Others who want to write wait no longer than for this.
         """
         with self._writing() as db:
-            cursor = int(_state(db, "cursor", "0"))
+            cursor = int(state(db, "cursor", "0"))
             entries = list(islice(self._journal.entries(after=cursor), STEP))
             self._journal.link_pending()  # after they were read: so each of them is linked
             tasks: dict[Task, None] = {}
@@ -171,12 +142,12 @@ class FactStore:
                 tasks.update(dict.fromkeys(_tasks_of(db, entry)))
                 if isinstance(entry.record, EventRecord):
                     _keep_event(db, entry.seq, entry.record)
-                    _set_state(db, f"news {entry.record.project_id}", str(entry.seq))
+                    set_state(db, f"news {entry.record.project_id}", str(entry.seq))
             for project_id, task_id in tasks:
                 self._count(db, project_id, task_id)
-                _set_state(db, f"news {project_id}", str(entries[-1].seq))
+                set_state(db, f"news {project_id}", str(entries[-1].seq))
             if entries:
-                _set_state(db, "cursor", str(entries[-1].seq))
+                set_state(db, "cursor", str(entries[-1].seq))
             return len(tasks), len(entries) < STEP
 
     def recount(self) -> int:
@@ -185,7 +156,7 @@ class FactStore:
             for table in TABLES:
                 db.execute(f"DELETE FROM {table}")
             db.execute("DELETE FROM state WHERE name != 'version'")
-            _set_state(db, "made", secrets.token_hex(8))
+            set_state(db, "made", secrets.token_hex(8))
         return self.refresh()
 
     def projects(self) -> dict[str, int]:
@@ -197,18 +168,56 @@ class FactStore:
     def facts(self, project_id: str) -> list[ObjectFact]:
         """A project's rows, in the order in which they were submitted, without their timings."""
         query = (
-            f"SELECT {', '.join(_FIGURES)} FROM facts WHERE project_id = ? "
+            f"SELECT {', '.join(FIGURES)} FROM facts WHERE project_id = ? "
             "ORDER BY submission_seq, position"
         )
         with self._reading() as db:
-            return [_read(row) for row in db.execute(query, (project_id,))]
+            return [to_fact(row) for row in db.execute(query, (project_id,))]
+
+    def last_facts(self, project_id: str, decoder_id: str, last: int) -> list[ObjectFact]:
+        """The rows of the objects that were clicked last upon a decoder, the newest first."""
+        query = (
+            f"SELECT {', '.join(FIGURES)} FROM facts WHERE project_id = ? AND decoder_id = ? "
+            "ORDER BY submission_seq DESC, position DESC LIMIT ?"
+        )
+        with self._reading() as db:
+            return [to_fact(row) for row in db.execute(query, (project_id, decoder_id, last))]
+
+    def last_decoder(self, project_id: str) -> str | None:
+        """Digest of the decoder of the object that was clicked last; None where none was."""
+        query = (
+            "SELECT decoder_id FROM facts WHERE project_id = ? AND decoder_id != '' "
+            "ORDER BY submission_seq DESC, position DESC LIMIT 1"
+        )
+        with self._reading() as db:
+            row = db.execute(query, (project_id,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def n_facts(self, project_id: str) -> int:
+        """Rows of a project."""
+        with self._reading() as db:
+            query = "SELECT count(*) FROM facts WHERE project_id = ?"
+            return int(db.execute(query, (project_id,)).fetchone()[0])
+
+    def shown(self, project_id: str) -> tuple[str, str] | None:
+        """What `keep_shown` kept last for a project: its stamp and its content."""
+        query = "SELECT stamp, content FROM shown WHERE project_id = ?"
+        with self._reading() as db:
+            row = db.execute(query, (project_id,)).fetchone()
+        return None if row is None else (str(row[0]), str(row[1]))
+
+    def keep_shown(self, project_id: str, stamp: str, content: str) -> None:
+        """Keep what was added up of a project's rows as of a stamp."""
+        row = project_id, stamp, content
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO shown VALUES (?, ?, ?)", row)
 
     def fact(self, submission_seq: int, position: int) -> ObjectFact | None:
         """One row."""
-        query = f"SELECT {', '.join(_FIGURES)} FROM facts WHERE submission_seq = ? AND position = ?"
+        query = f"SELECT {', '.join(FIGURES)} FROM facts WHERE submission_seq = ? AND position = ?"
         with self._reading() as db:
             row = db.execute(query, (submission_seq, position)).fetchone()
-        return None if row is None else _read(row)
+        return None if row is None else to_fact(row)
 
     def learned(self, project_id: str) -> list[LearnedRow]:
         """What sessions said of a project's objects, oldest first."""
@@ -243,9 +252,9 @@ class FactStore:
 
     def _count(self, db: sqlite3.Connection, project_id: str, task_id: str) -> None:
         db.execute("DELETE FROM facts WHERE project_id = ? AND task_id = ?", (project_id, task_id))
-        marks = ", ".join("?" * len(_COLUMNS))
-        rows = [_row(fact) for fact in facts_of_task(self._journal, project_id, task_id)]
-        db.executemany(f"INSERT INTO facts ({', '.join(_COLUMNS)}) VALUES ({marks})", rows)
+        marks = ", ".join("?" * len(COLUMNS))
+        rows = [to_row(fact) for fact in facts_of_task(self._journal, project_id, task_id)]
+        db.executemany(f"INSERT INTO facts ({', '.join(COLUMNS)}) VALUES ({marks})", rows)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -268,39 +277,13 @@ class FactStore:
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return _opened(self._path)
+            return open_file(self._path)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise  # busy, read-only, full: the file itself is sound
             for suffix in ("", "-wal", "-shm"):
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
-            return _opened(self._path)
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=30, isolation_level=None)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.executescript(_SCHEMA)
-        if _state(db, "version", str(VERSION)) != str(VERSION):
-            for table in TABLES:
-                db.executescript(f"DROP TABLE IF EXISTS {table}")
-            db.executescript("DELETE FROM state;" + _SCHEMA)
-        _set_state(db, "version", str(VERSION))
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _state(db: sqlite3.Connection, name: str, default: str) -> str:
-    row = db.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
-    return default if row is None else str(row[0])
-
-
-def _set_state(db: sqlite3.Connection, name: str, value: str) -> None:
-    if _state(db, name, "") != value:
-        db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, value))
+            return open_file(self._path)
 
 
 def _tasks_of(db: sqlite3.Connection, entry: Entry) -> list[Task]:
@@ -344,39 +327,3 @@ def _slim(said: Mapping[str, Any]) -> dict[str, Any]:
     settings = said.get("settings")
     slim = {name: value for name, value in said.items() if name != "settings"}
     return slim | ({"replay": settings.get("replay")} if isinstance(settings, dict) else {})
-
-
-def _row(fact: ObjectFact) -> tuple[object, ...]:
-    values = {name: getattr(fact, name) for name in _COLUMNS}
-    values["submitted_at"] = fact.submitted_at.isoformat()
-    for name in ("ious", "gaps_s", "timings_ms"):
-        values[name] = json.dumps(values[name], separators=(",", ":"))
-    return tuple(values[name] for name in _COLUMNS)
-
-
-def _read(row: tuple[Any, ...]) -> ObjectFact:
-    (
-        project_id, task_id, annotation_id, region_id, submission_seq, position, submitted_at,
-        annotator, label, outcome, ious, gaps_s, image_id, request_id,
-    ) = row  # fmt: skip
-    return ObjectFact(
-        project_id=project_id,
-        task_id=task_id,
-        annotation_id=annotation_id,
-        region_id=region_id,
-        submission_seq=submission_seq,
-        position=position,
-        submitted_at=datetime.fromisoformat(submitted_at),
-        annotator=annotator,
-        label=label,
-        outcome=outcome,
-        ious=_floats(ious),
-        gaps_s=_floats(gaps_s),
-        image_id=image_id,
-        request_id=request_id,
-    )
-
-
-def _floats(text: str) -> tuple[float, ...]:
-    inside = text[1:-1]
-    return tuple(map(float, inside.split(","))) if inside else ()

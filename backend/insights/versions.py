@@ -1,4 +1,4 @@
-"""The base decoders of the registry: how each came to be, what the gate measured.  Reads only."""
+"""The base decoders of the registry: how each came to be, what the gate measured; and roll back."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptation.errors import StropError
-from adaptation.models.base_decoder import EMBEDDED, Registry, read_card
+from adaptation.errors import InputError, ModelError, StoreError, StropError
+from adaptation.models.base_decoder import Registry, read_card
+from adaptation.models.registry import CARD, HISTORY, RegistryWriter
 
-CARD, HISTORY = "card.json", "history.jsonl"
 N_HISTORY = 20
 """Lines of the history that are shown."""
 
@@ -89,18 +89,15 @@ class VersionsPanel:
 
     Args:
         current: Name of the version in use, or "embedded".
+        before: The one that a roll-back brings back; None where nothing was in use before.
         versions: All of them, the one in use first, then the newest.
         switches: The last ones, newest first.
     """
 
     current: str
+    before: str | None
     versions: Sequence[BaseVersion]
     switches: Sequence[Switch]
-
-    @property
-    def may_roll_back(self) -> bool:
-        """Whether anything was in use before."""
-        return any(switch.action == "promote" for switch in self.switches)
 
 
 def versions_of(folder: Path) -> VersionsPanel:
@@ -108,18 +105,55 @@ def versions_of(folder: Path) -> VersionsPanel:
 
     Raises:
         ModelError: The file that names the version in use is damaged.
+        StoreError: The history cannot be read.
     """
-    registry = Registry(folder)
-    current = registry.current() or EMBEDDED
+    writer = RegistryWriter(folder)
+    registry = writer.reader
+    try:
+        *earlier, current = writer.in_use()
+    except OSError as error:
+        raise StoreError(f"The registry's history cannot be read: {error.strerror}.") from error
     versions = [
         _version(registry, name, is_current=name == current) for name in registry.versions()
     ]
     versions.sort(key=lambda version: (version.is_current, version.made_at), reverse=True)
     return VersionsPanel(
         current=current,
+        before=earlier[-1] if earlier else None,
         versions=versions,
         switches=list(reversed(list(_switches(folder / HISTORY))))[:N_HISTORY],
     )
+
+
+def roll_back(folder: Path, current: str, to: str, reason: str) -> None:
+    """Bring back the version that was in use before, as `strop-train rollback` does.
+
+    Args:
+        folder: Of the registry.
+        current: The version that is to go; whoever asked saw it in use.
+        to: The one that was in use before it.
+        reason: For the history.
+
+    Raises:
+        InputError: Another version came into use meanwhile.
+        ModelError: The one before is missing or damaged.
+        StoreError: Another process writes to the registry, or it cannot be written.
+    """
+    writer = RegistryWriter(folder)
+    try:
+        with writer.locked("a roll-back on the insights page"):
+            if writer.in_use()[-2:] != [to, current]:
+                raise InputError(
+                    f"Not {current} but {writer.in_use()[-1]} is in use now, so nothing was "
+                    "changed: look at the versions again."
+                )
+            writer.roll_back(to, reason)
+    except OSError as error:
+        raise StoreError(f"The registry cannot be written: {error.strerror}.") from error
+    except ModelError as error:
+        raise ModelError(
+            f"The file of version {to} is missing or damaged, so {current} stays in use."
+        ) from error
 
 
 def _version(registry: Registry, name: str, *, is_current: bool) -> BaseVersion:

@@ -7,8 +7,6 @@ parameter more); any other one is made ready at its next click, in about two mil
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import threading
@@ -20,7 +18,6 @@ from functools import partial
 from pathlib import Path
 
 from cachetools import Cache, LRUCache, TTLCache
-from safetensors import SafetensorError, safe_open
 
 from adaptation.errors import ModelError
 from adaptation.learning.adapter import Adapter, load_adapter, save_adapter
@@ -28,11 +25,10 @@ from adaptation.models.decoder import Weights
 from adaptation.models.sam import PromptableSam
 from adaptation.predictor.interactive import WeightsAt, base_weights
 from backend.learning.events import Start
+from backend.learning.saved_adapters import file_name, metadata_of
 
 logger = logging.getLogger(__name__)
 
-MAX_NAME = 150
-"""Characters of a session's name that its file's name holds."""
 
 READY = 16
 """Sessions whose weights are kept ready to answer."""
@@ -185,7 +181,7 @@ class AdapterStore:
         """
         path = self._path(name)
         adapter = load_adapter(path, self._sam)
-        if _metadata_of(path).get("version") != adapter.version:
+        if metadata_of(path).get("version") != adapter.version:
             raise ModelError(f"The adapter {path.name} is damaged: its digest is another one.")
         return adapter
 
@@ -218,7 +214,7 @@ class AdapterStore:
         except ModelError as error:
             logger.warning("what session %s had learned is left out: %s", name, error)
             adapter = Adapter(decoder_id=self._sam.decoder_id)
-        n_learned = _metadata_of(path).get("n_learned", "")
+        n_learned = metadata_of(path).get("n_learned", "")
         count = int(n_learned) if n_learned.isdecimal() else 0
         return _Held(adapter.packed(), adapter.version, self._clock(), count, stamp)
 
@@ -259,46 +255,7 @@ def _stamp(path: Path) -> Stamp | None:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def file_name(session: str) -> str:
-    """Of a session's file: it may be 255 bytes long, and a label may be longer."""
-    safe = "".join(
-        c if c.isascii() and (c.isalnum() or c in "-_") else f"%{ord(c):x}" for c in session
-    )
-    if len(safe) > MAX_NAME:
-        digest = hashlib.sha256(session.encode()).hexdigest()[:16]
-        safe = f"{safe[:MAX_NAME]}-{digest}"
-    return f"{safe}.safetensors"
-
-
-def saved_shares(folder: Path, session: str, version: str) -> tuple[float, ...] | None:
-    """How much of what a session learned answers a click, by the stage of an object.
-
-    Args:
-        folder: Where adapters are kept; those of promoted bases lie in folders inside of it.
-        session: Its name.
-        version: Of its weights, as the journal has them; a file of other ones says nothing.
-
-    Returns:
-        A share in [0, 1] for each stage; None where there is no such file.
-    """
-    name = file_name(session)
-    for path in (folder / name, *folder.glob(f"*/{name}")):
-        metadata = _metadata_of(path)
-        if metadata.get("version") == version:
-            return tuple(float(share) for share in json.loads(metadata.get("shares", "[]")))
-    return None
-
-
-def _metadata_of(path: Path) -> dict[str, str]:
-    """What a file of weights says of itself; nothing where it cannot be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError):
-        return {}
-
-
 def _decoder_of(path: Path) -> str | None:
     """Digest of the decoder that a file's weights belong to; None where it says none."""
-    found = _metadata_of(path).get("decoder_id", "")
+    found = metadata_of(path).get("decoder_id", "")
     return found if found.isalnum() else None

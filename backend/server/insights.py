@@ -1,6 +1,6 @@
-"""The routes that people open: figures of their own work, and what they may ask of sessions.
+"""The routes that people open: figures of their own work, and what they may change.
 
-Nothing changes by opening a page.  What is asked of sessions is asked by a form, which is taken
+Nothing changes by opening a page.  What is to change is asked for by a form, which is taken
 from the page's own site only: the browser has to say so, and the form has to hold the value of a
 cookie that no other site can read or set.
 """
@@ -8,6 +8,7 @@ cookie that no other site can read or set.
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
@@ -15,11 +16,13 @@ from urllib.parse import quote, urlsplit
 from flask import Blueprint, Response, current_app, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from adaptation.errors import InputError
+from adaptation.errors import InputError, ModelError, StoreError
 from backend.insights.insights import Insights
 from backend.insights.page import render_message
 from backend.learning.commands import SessionCommand
 from backend.service.service import SegmentationService
+
+logger = logging.getLogger(__name__)
 
 blueprint = Blueprint("insights", __name__)
 
@@ -31,6 +34,8 @@ POLICY = (
 
 COOKIE = "strop-insights"
 TOKEN_BYTES = 24
+MOST_REASON = 200
+"""Characters of a reason that are kept."""
 
 
 def _insights() -> Insights:
@@ -49,6 +54,35 @@ def versions() -> Response:
     return _page(_insights().versions_page(request.script_root))
 
 
+@blueprint.get("/insights/versions/roll-back")
+def confirm_roll_back() -> Response:
+    """Whether the base decoder before the one in use is really to come back."""
+    token = _token()
+    try:
+        return _form(_insights().roll_back_page(token, request.script_root), token)
+    except InputError as error:
+        return _message("That cannot be done", str(error), 409)
+
+
+@blueprint.post("/insights/versions/roll-back")
+def roll_back() -> AnyResponse:
+    """Bring it back."""
+    if not (_is_own_site() and _has_token()):
+        return _not_asked()
+    said = request.form
+    reason = " ".join(said.get("reason", "")[:MOST_REASON].split())
+    try:
+        _insights().roll_back(
+            said.get("current", ""), said.get("to", ""), reason or "on the insights page"
+        )
+    except (InputError, ModelError, StoreError) as error:
+        return _message(
+            "Not rolled back", str(error), 503 if isinstance(error, StoreError) else 409
+        )
+    logger.info("rolled back from base %s to %s", said["current"], said["to"])
+    return redirect(f"{request.script_root}/insights/versions", 303)
+
+
 @blueprint.get("/insights/project/<project_id>")
 def project(project_id: str) -> Response:
     """One project."""
@@ -62,28 +96,15 @@ def confirm(project_id: str) -> Response:
         command = _command(project_id, request.args)
     except InputError as error:
         return _message("That cannot be asked", str(error), 400)
-    token = request.cookies.get(COOKIE) or secrets.token_urlsafe(TOKEN_BYTES)
-    page = _page(_insights().confirmation_page(command, token, request.script_root))
-    page.set_cookie(
-        COOKIE,
-        token,
-        path=f"{request.script_root}/insights",
-        secure=request.is_secure,
-        httponly=True,
-        samesite="Strict",
-    )
-    return page
+    token = _token()
+    return _form(_insights().confirmation_page(command, token, request.script_root), token)
 
 
 @blueprint.post("/insights/project/<project_id>/sessions")
 def ask(project_id: str) -> AnyResponse:
     """Ask it."""
     if not (_is_own_site() and _has_token()):
-        text = (
-            "The form did not come from this page, or cookies are off: open the project's page "
-            "and press the button there."
-        )
-        return _message("Not asked", text, 403)
+        return _not_asked()
     try:
         command = _command(project_id, request.form)
     except InputError as error:
@@ -121,6 +142,33 @@ def _is_own_site() -> bool:
         return site == "same-origin"
     origin = request.headers.get("Origin")  # what older browsers say, and all of them without TLS
     return origin is not None and urlsplit(origin).netloc == request.host
+
+
+def _token() -> str:
+    """What a form gives back: the browser's own where it has one."""
+    return request.cookies.get(COOKIE) or secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def _form(html: str, token: str) -> Response:
+    """A page with a form, and the cookie that its token is held against."""
+    page = _page(html)
+    page.set_cookie(
+        COOKIE,
+        token,
+        path=f"{request.script_root}/insights",
+        secure=request.is_secure,
+        httponly=True,
+        samesite="Strict",
+    )
+    return page
+
+
+def _not_asked() -> Response:
+    text = (
+        "The form did not come from this page, or cookies are off: open the page and press the "
+        "button there."
+    )
+    return _message("Not asked", text, 403)
 
 
 def _has_token() -> bool:

@@ -23,7 +23,8 @@ Threads
     * ``plan_0`` asks Label Studio for the tasks after the opened one (`embeddings.prefetch`).
     * ``prefetch-0`` encodes images before they are clicked on (`embeddings.prefetch_queue`).
     * ``bases`` looks whether another base decoder was promoted (`service.base_watcher`).
-    * ``insights`` counts for the pages what came to the journal (`insights.keeper`).
+    * ``insights`` counts for the pages what came to the journal, and fits the scores that clicks
+      are told to it (`insights.keeper`).
     * ``states_0`` writes the newest state of each object to the disk (`service.state_files`).
     * ``masks_0`` draws and keeps the masks of a click that are not shown (`service.unshown`).
 
@@ -38,7 +39,8 @@ Threads
     - ``spool`` waits for a journal that failed, and moves to it what was kept meanwhile
       (`SpoolingJournal`).
     - OpenTelemetry's own thread sends spans, where `traces.endpoint` names an address (`traces`).
-    - A timer ends each exchange with a slow host (`images.cutoff.Cutoff`);
+    - A timer ends each exchange with a slow host (`images.cutoff.Cutoff`), and ``lookup`` asks for
+      its address, so that a silent name server holds up nobody;
       `threads.limit_torch_threads` starts a thread and waits for its end at once.
     - ``trim`` belongs to the server (`server.allocator`): it gives free memory back.
 

@@ -25,6 +25,7 @@ from backend.embeddings.encoder import Encoder
 from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
 from backend.images.loader import TaskImage
+from backend.insights.scores import CalibratedScores
 from backend.learning.interface import Learning
 from backend.metrics import Metrics
 from backend.protocol import (
@@ -122,6 +123,7 @@ class ClickHandler:
         keeper: Keeps the images that were clicked on; None: they are not kept.
         options: How clicks are answered.
         metrics: Told of every click.
+        scores: Says what masks are to be expected to be worth; None: the decoder's own word.
     """
 
     def __init__(
@@ -137,13 +139,14 @@ class ClickHandler:
         keeper: AlbumWriter | None,
         options: ClickOptions,
         metrics: Metrics,
+        scores: CalibratedScores | None = None,
     ) -> None:
         self.served = served
         """Replaced as a whole: clicks in work finish with what they began with."""
         self._encoder, self._journal = encoder, journal
         self._memory, self._ahead, self._unshown = memory, ahead, unshown
         self._link_late, self._keeper, self._options = link_late, keeper, options
-        self._metrics = metrics
+        self._metrics, self._scores = metrics, scores
         self._turns, self._slots = memory.turns, Slots(options.decodes)
 
     def answer(
@@ -164,7 +167,7 @@ class ClickHandler:
                 if result is None:
                     rendered = render_nothing(request, served.version)
                 else:
-                    rendered = self._render(request, job, result, served.version_for(job.key.place))
+                    rendered = self._render(served, request, job, result)
         if result is not None:
             self._follow_up(served, job, result)
         self._metrics.click_took(watch.stages_ms())
@@ -298,21 +301,29 @@ class ClickHandler:
         )
 
     def _render(
-        self, request: PredictRequest, job: ClickJob, result: ClickResult, version: str
+        self, served: ServedModel, request: PredictRequest, job: ClickJob, result: ClickResult
     ) -> dict[str, Any]:
         style, edited = self._options.style, job.edited
         return render_answer(
             request,
             [
-                OfferedMask(mask=drawn.shown, score=drawn.predicted_iou)
+                OfferedMask(mask=drawn.shown, score=self._score(served, job, drawn.predicted_iou))
                 for drawn in result.candidates
                 if drawn.shown is not None
             ],
             request_id=job.request_id,
-            model_version=version,
+            model_version=served.version_for(job.key.place),
             style=style if edited is None else edited.style(style),
             replaces=None if edited is None else edited.region_id,
         )
+
+    def _score(self, served: ServedModel, job: ClickJob, predicted: float) -> float:
+        """The IoU that is to be expected; the journal keeps the decoder's own word."""
+        if self._scores is None:
+            return predicted
+        n_prompts = len(job.prompt.clicks) + (job.prompt.box is not None)
+        project_id = job.key.place.project_id
+        return self._scores.score(project_id, served.sam.decoder_id, predicted, n_prompts)
 
     # What comes of it ----------------------------------------------------------------------------
 

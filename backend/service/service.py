@@ -16,6 +16,7 @@ from backend.embeddings.encoder import Encoder
 from backend.embeddings.prefetch import Prefetcher
 from backend.images.album_writer import AlbumWriter
 from backend.insights.keeper import RowKeeper
+from backend.insights.scores import CalibratedScores
 from backend.label_studio.client import LabelStudioClient
 from backend.learning.commands import SessionCommand, ask
 from backend.learning.interface import Learning, NoLearning
@@ -65,6 +66,7 @@ class SegmentationService:
         traces: Told of every request to predict; None: nobody is.
         rows: Keeps the insights up to date; the service starts and stops it.
         is_worker: Whether a learner in another process takes in what is kept here.
+        scores: Says what masks are to be expected to be worth; None: the decoder's own word.
     """
 
     def __init__(
@@ -87,10 +89,13 @@ class SegmentationService:
         traces: Traces | None = None,
         rows: RowKeeper | None = None,
         is_worker: bool = False,
+        scores: CalibratedScores | None = None,
     ) -> None:
         self._traces = NoTraces() if traces is None else traces
         self.metrics = Metrics() if metrics is None else metrics
         """What is counted of this service."""
+        self.scores = scores
+        """What masks are to be expected to be worth; None where nothing is counted."""
         learning = learning or NoLearning()
         self._journal, self._intake, self._ahead = journal, intake, ahead
         self._learning, self._keeper, self._memory = learning, keeper, memory
@@ -117,6 +122,7 @@ class SegmentationService:
             keeper=keeper,
             options=options or ClickOptions(),
             metrics=self.metrics,
+            scores=scores,
         )
         self._tell_what_serves()
         self._submissions.take_up()

@@ -60,6 +60,10 @@ class Section(BaseModel):
     )
 
 
+RESERVED_THREADS = 4
+"""Threads of the server that clicks never take."""
+
+
 class ServerSettings(Section):
     """The HTTP server."""
 
@@ -95,6 +99,11 @@ class ServerSettings(Section):
         default=None,
         description="Set it to demand basic auth on every route (STROP_SERVER__PASSWORD).",
     )
+
+    @property
+    def click_threads(self) -> int:
+        """Threads that clicks may take: health checks, set-up and webhooks need some."""
+        return self.threads - RESERVED_THREADS
 
 
 class ModelSettings(Section):
@@ -234,6 +243,11 @@ class ImageSettings(Section):
         ge=0,
         description="Decoded images kept for the zoom; a 12-megapixel one takes 36 MB.",
     )
+
+    @property
+    def max_pixels(self) -> int:
+        """Of an image."""
+        return int(self.max_megapixels * 1e6)
 
 
 class EmbeddingSettings(Section):

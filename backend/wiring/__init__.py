@@ -28,13 +28,15 @@ from backend.embeddings.prefetch_queue import PrefetchQueue
 from backend.embeddings.redis_store import RedisStore
 from backend.embeddings.store import EmbeddingStore
 from backend.images.album_writer import AlbumWriter
-from backend.images.guarded_http import Fetcher, HostRules
+from backend.images.build import build_images
 from backend.images.loader import ImageLoader
-from backend.images.sources import ImageSource
-from backend.insights.insights import Insights, InsightsOptions
+from backend.insights.build import build_insights
 from backend.insights.keeper import RowKeeper
+from backend.insights.scores import CalibratedScores
+from backend.insights.shown import ShownProjects
 from backend.insights.store import FactStore
-from backend.label_studio.client import LabelStudioClient, Transport
+from backend.label_studio.build import build_client
+from backend.label_studio.client import LabelStudioClient
 from backend.learning.apart import LearningApart
 from backend.learning.interface import Learning, NoLearning
 from backend.learning.manager import OnlineOptions
@@ -51,10 +53,20 @@ from backend.settings import Settings, check_together, load_learner
 from backend.traces import Traces, traces_to
 from backend.wiring.memory import build_memory
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "adapters_folder",
+    "build_client",
+    "build_embeddings",
+    "build_images",
+    "build_insights",
+    "build_service",
+    "load_sam",
+    "proposal_options",
+    "threads_per_computation",
+    "use_threads",
+]
 
-RESERVED_THREADS = 4
-"""Threads of the server that clicks never take: health checks, set-up and webhooks need some."""
+logger = logging.getLogger(__name__)
 
 
 def build_service(
@@ -98,6 +110,7 @@ def build_service(
 
     watcher = BaseWatcher(Registry(settings.registry_dir), model, settings.model.registry_poll_s)
     first = served(watcher.look() or model)
+    scores = _scores(settings, journal)
     service = SegmentationService(
         interaction=first.interaction,
         encoder=encoder,
@@ -108,13 +121,14 @@ def build_service(
         learning=first.learning,
         keeper=_keeper(settings, images, metrics),
         options=_click_options(settings),
-        max_waiting=settings.server.threads - RESERVED_THREADS,
+        max_waiting=settings.server.click_threads,
         proposals=_proposals(settings, first.sam, encoder, journal, client),
-        max_pixels=max_pixels(settings),
+        max_pixels=settings.images.max_pixels,
         client=missed_from(settings, client) if learns else None,
         metrics=metrics,
         traces=traces,
-        rows=build_rows(settings, journal) if learns else None,
+        rows=build_rows(settings, journal, scores, counts=learns),
+        scores=scores,
         is_worker=not learns,
     )
     service.follow(watcher, served)
@@ -266,66 +280,39 @@ def load_sam(settings: Settings, *, show_progress: bool = False) -> PromptableSa
     return sam
 
 
-def build_client(settings: Settings) -> LabelStudioClient | None:
-    """The client of the Label Studio that is set, or None."""
-    options = settings.label_studio
-    if options.url is None:
-        return None
-    return LabelStudioClient(
-        Transport(options.url, _reveal(options.token), token_kind=options.token_kind)
-    )
+def build_rows(
+    settings: Settings,
+    journal: Journal,
+    scores: CalibratedScores | None = None,
+    *,
+    counts: bool = True,
+) -> RowKeeper | None:
+    """What keeps the insights up to date; None where nobody wants any.
 
-
-def build_rows(settings: Settings, journal: Journal) -> RowKeeper | None:
-    """What keeps the insights up to date; None where nobody wants any."""
+    Args:
+        settings: All of them.
+        journal: What is counted.
+        scores: Fitted to the rows after each look.
+        counts: Whether this process counts, or reads what another one has counted.
+    """
     if not settings.insights.is_on:
         return None
-    return RowKeeper(FactStore(settings.insights_path, journal))
-
-
-def build_insights(settings: Settings, journal: Journal) -> Insights:
-    """What the journal says of the team's work."""
-    studio = settings.label_studio
-    options = InsightsOptions(
+    store = FactStore(settings.insights_path, journal)
+    shown = ShownProjects(
+        store,
+        settings.adapters_dir,
         learning_is_on=settings.learning.is_on,
         with_annotators=settings.insights.annotators,
-        label_studio_url=next(iter(studio.public_urls), studio.url),
     )
-    store = FactStore(settings.insights_path, journal)
-    return Insights(
-        journal,
-        store,
-        Album(settings.album_dir),
-        options,
-        registry=settings.registry_dir,
-        adapters=settings.adapters_dir,
-    )
+    then = [] if scores is None else [scores.refit]
+    return RowKeeper(store, [*then, shown.keep] if counts else then, counts=counts)
 
 
-def build_images(settings: Settings, client: LabelStudioClient | None) -> ImageLoader:
-    """What reads images, from where the settings allow it."""
-    options = settings.images
-    rules = HostRules.parse(options.allowed_hosts, options.allowed_networks)
-    source = ImageSource(
-        client,
-        Fetcher(rules, timeout_s=(5.0, options.timeout_s), deadline_s=options.download_s),
-        public_urls=settings.label_studio.public_urls,
-        folders=options.allowed_folders,
-        max_bytes=_bytes(options.max_file_mb),
-        deadline_s=options.download_s,
-    )
-    return ImageLoader(
-        source,
-        max_pixels=max_pixels(settings),
-        cache_bytes=_bytes(options.memory_mb),
-        max_age_s=options.max_age_s,
-        max_waiting=max(2, 3 * (settings.server.threads - RESERVED_THREADS) // 4),
-    )
-
-
-def max_pixels(settings: Settings) -> int:
-    """Of an image that is read, or whose masks are decoded."""
-    return int(settings.images.max_megapixels * 1e6)
+def _scores(settings: Settings, journal: Journal) -> CalibratedScores | None:
+    """What masks are to be expected to be worth; None where nothing is counted."""
+    if not settings.insights.is_on:
+        return None
+    return CalibratedScores(FactStore(settings.insights_path, journal))
 
 
 def build_embeddings(settings: Settings, metrics: Metrics | None = None) -> EmbeddingCache:

@@ -18,7 +18,6 @@ from backend.wiring import (
     build_images,
     build_learning,
     build_rows,
-    max_pixels,
     missed_from,
     use_threads,
 )
@@ -56,7 +55,7 @@ def build_learner(
         intake=SpoolingJournal(journal, settings.spool_dir, is_shared=True),
         memory=build_memory(settings),
         learning=learning(watcher.look() or model),
-        max_pixels=max_pixels(settings),
+        max_pixels=settings.images.max_pixels,
         client=missed_from(settings, client),
         metrics=metrics,
         rows=build_rows(settings, journal),

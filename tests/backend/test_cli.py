@@ -113,9 +113,62 @@ def test_help_is_whole_and_imports_nothing_heavy(cli: str, group: str) -> None:
     }
 
 
-def test_settings_and_the_journal_need_no_torch() -> None:
+IMPORTED = """
+import contextlib, io, sys
+from {cli} import {group} as group
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(Exception, SystemExit):
+    group.main({arguments!r}, standalone_mode=False)
+print(sorted(sys.modules))
+"""
+"""Runs a command, whatever comes of it, and prints what was imported."""
+
+STROP, TRAIN = ("backend.cli", "strop"), ("training.cli", "main")
+HEAVIEST = frozenset({"torch", "torchvision", "transformers", "timm"})
+"""Seconds of processor time; a command that computes with no model needs none of them."""
+
+COMPUTING = HEAVIEST | {"numpy", "cv2", "scipy", "matplotlib", "sqlalchemy", "PIL", "requests"}
+"""Tenths of a second each; a command that only tells something needs none of them."""
+
+CHECKING = frozenset({"pydantic", "yaml"})
+"""What settings are checked with."""
+
+
+@pytest.mark.parametrize(
+    ("cli", "arguments", "unwanted"),
+    [
+        (STROP, ["--version"], COMPUTING | CHECKING),
+        (TRAIN, ["--version"], COMPUTING | CHECKING),
+        (TRAIN, ["versions", "--registry", "{folder}"], COMPUTING | CHECKING),
+        (TRAIN, ["rollback", "--registry", "{folder}"], COMPUTING | CHECKING),
+        (STROP, ["models"], COMPUTING),
+        (STROP, ["settings"], COMPUTING),
+        (STROP, ["restore", "{folder}/none.tar", "--data-dir", "{folder}"], COMPUTING),
+        (STROP, ["serve", "--port", "x"], COMPUTING),
+        (STROP, ["export", "--out", "{folder}/new", "--data-dir", "{folder}"], HEAVIEST),
+        (STROP, ["backup", "--out", "{folder}/new.tar", "--data-dir", "{folder}"], HEAVIEST),
+        (STROP, ["report", "--project", "1", "--data-dir", "{folder}"], HEAVIEST),
+        (STROP, ["ranking", "create", "--project", "1", "--data-dir", "{folder}"], HEAVIEST),
+        (STROP, ["ranking", "collect", "--data-dir", "{folder}"], HEAVIEST),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_a_command_imports_what_it_needs_and_no_more(
+    cli: tuple[str, str], arguments: list[str], unwanted: frozenset[str], tmp_path: Path
+) -> None:
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+    code = IMPORTED.format(cli=cli[0], group=cli[1], arguments=given)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    imported = set(ast.literal_eval(done.stdout))
+    assert "click" in imported and not imported & unwanted
+
+
+def test_the_journals_commands_and_the_doctor_need_no_torch_to_begin() -> None:
     code = "import backend.settings, backend.commands.export, backend.commands.doctor, sys\n"
-    code += "import backend.commands.backup, backend.commands.demo\n"
+    code += "import backend.commands.backup, backend.commands.demo, backend.commands.report\n"
+    code += "import backend.commands.ranking, backend.commands.models\n"
     code += "sys.exit(int('torch' in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 

@@ -1,9 +1,9 @@
-// Presses a button of the sessions' panel, as an annotator does, and the one that confirms it.
-//   node press.js CHROMIUM URL NAME-OF-THE-BUTTON NAME-OF-THE-CONFIRMATION SCREENSHOTS
+// Presses a button of a page, as an annotator does, and the one that confirms it.
+//   node press.js CHROMIUM URL NAME-OF-THE-BUTTON NAME-OF-THE-CONFIRMATION URL-AFTERWARDS SCREENSHOTS
 const { chromium } = require('playwright-core');
 const axe = require('axe-core');
 
-const [executablePath, url, button, confirmation, screenshots] = process.argv.slice(2);
+const [executablePath, url, button, confirmation, afterwards, screenshots] = process.argv.slice(2);
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 
@@ -26,7 +26,7 @@ async function examined(page, screenshot) {
   page.on('request', request => requests.push(request.url()));
   page.on('request', request => request.method() === 'POST' && posts.push(request.postData()));
   await page.goto(url, { waitUntil: 'networkidle' });
-  for (const closed of await page.locator('#sessions summary').all()) {
+  for (const closed of await page.locator('summary').all()) {
     await closed.focus();
     await page.keyboard.press('Enter');
   }
@@ -36,8 +36,9 @@ async function examined(page, screenshot) {
   const asked = await page.locator('h1').innerText();
   await page.getByRole('button', { name: confirmation, exact: true }).focus();
   await page.keyboard.press('Enter');
-  await page.waitForURL('**#sessions');
+  await page.waitForURL(afterwards);
+  const text = await page.locator('main').innerText();
   const scrollWidth = await page.evaluate(() => document.documentElement.scrollWidth);
-  console.log(JSON.stringify({ asked, errors, requests, posts, violations, scrollWidth, url: page.url() }));
+  console.log(JSON.stringify({ asked, errors, requests, posts, violations, scrollWidth, text }));
   await browser.close();
 })().catch(error => { console.error(error); process.exit(1); });

@@ -17,13 +17,20 @@ import numpy as np
 import pytest
 from werkzeug.serving import make_server
 
+from adaptation.models.base_decoder import read_card
+from adaptation.models.registry import RegistryWriter
 from adaptation.storage.album import Album
 from backend.server.app import create_app
+from backend.insights.store import FactStore
 from backend.service.service import SegmentationService
+from backend.wiring import build_service
+from tests.adaptation.models.test_registry import base_file
 from tests.backend.insights.kit import SIZE, START, click_object, submit
 from tests.backend.learning_kit import draw, events_of, learning_service, rest, version_now
+from tests.backend.making import until
 from tests.backend.service_kit import journal_of, png, running_service, settings_for
 from tests.e2e.browser import FOLDER, chromium_program, program
+from tests.training.fakes import tiny_model
 
 pytestmark = pytest.mark.e2e
 
@@ -45,6 +52,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             click_object(journal, name, widths, task=task, at=at, image_id=image_id)
             taken = f"{name}-r{len(widths) - 1}"
             submit(journal, f"{100 + number}", [(taken, 40)], task=task, at=at + timedelta(hours=1))
+        FactStore(folder / "insights.db", journal).refresh()  # a page counts for tenths of a second
     url = {"label_studio__public_urls": "http://127.0.0.1:8080"}
     with running_service(folder) as service, served(service, folder, **url) as found:
         yield found
@@ -66,6 +74,13 @@ def served(service: SegmentationService, folder: Path, **changes: object) -> Ite
 
 def look(url: str, width: int, colours: str, screenshot: Path) -> dict[str, Any]:
     return run("page.js", url, str(width), colours, str(screenshot))
+
+
+def press(
+    url: str, button: str, confirmation: str, afterwards: str, screenshots: Path
+) -> dict[str, Any]:
+    """Press a button and the one that confirms it; ``text`` is that of the page afterwards."""
+    return run("press.js", url, button, confirmation, afterwards, str(screenshots))
 
 
 def run(script: str, *arguments: str) -> dict[str, Any]:
@@ -107,16 +122,42 @@ def test_forget_is_pressed_and_unlearned(tmp_path: Path) -> None:
         before = version_now(service, tmp_path)
         with served(service, tmp_path, learning__is_on=True) as address:
             url = f"{address}/insights/project/1"
-            seen = run("press.js", url, "forget annotation 101", "Forget it", str(tmp_path))
+            seen = press(
+                url, "forget annotation 101", "Forget it", f"{url}#sessions", tmp_path / "shots"
+            )
         rest(service)
         assert seen["asked"] == "Forget annotation 101?"
         assert len(seen["posts"]) == 1 and "annotation_id=101" in seen["posts"][0]
         assert seen["errors"] == [] and seen["violations"] == []
         assert all(request.startswith(address) for request in seen["requests"])
-        assert seen["scrollWidth"] <= 390 and seen["url"] == f"{url}#sessions"
+        assert seen["scrollWidth"] <= 390
         assert version_now(service, tmp_path) != before
     (forgot,) = events_of(tmp_path, "forgot")
     assert forgot.payload["annotation_id"] == "101" and forgot.payload["n_objects"] == 1
+
+
+def test_roll_back_is_pressed_and_taken_up(tmp_path: Path) -> None:
+    sam = tiny_model()
+    writer = RegistryWriter(tmp_path / "registry")
+    with writer.locked("test"):
+        writer.add("v1", base_file(tmp_path / "base.safetensors", 1), {})
+        writer.promote("v1", "passed the gate")
+    settings = settings_for(tmp_path, model__registry_poll_s=0.2)
+    service = build_service(settings, sam)
+    try:
+        promoted = service.served.sam.decoder_id
+        assert promoted == read_card(writer.reader.path("v1")).decoder_id != sam.decoder_id
+        with served(service, tmp_path) as address:
+            url = f"{address}/insights/versions"
+            seen = press(url, "roll back to embedded", "Roll back", url, tmp_path / "shots")
+        assert seen["asked"] == "Roll back to the model's own decoder?"
+        assert len(seen["posts"]) == 1 and "to=embedded" in seen["posts"][0]
+        assert seen["errors"] == [] and seen["violations"] == [] and seen["scrollWidth"] <= 390
+        assert "rollback" in seen["text"] and "roll back to" not in seen["text"]
+        until(lambda: service.served.sam.decoder_id == sam.decoder_id)
+    finally:
+        service.close()
+    assert [entry.action for entry in writer.history()] == ["promote", "rollback"]
 
 
 @pytest.mark.parametrize("address_of", ["/insights", "/insights/versions"])

@@ -19,10 +19,9 @@ def command(registry: Path | None, to: str | None, reason: str) -> None:
     Once more goes back one further.  Running servers take it within seconds.  At the end of the way
     is the model as it came ("embedded").  No version is deleted.
     """
-    from training.promotion.config import GateConfig
-    from training.promotion.registry import RegistryWriter
+    from adaptation.models.registry import DEFAULT_FOLDER, RegistryWriter
 
-    writer = RegistryWriter(registry or GateConfig().registry)
+    writer = RegistryWriter(registry or DEFAULT_FOLDER)
     with writer.locked("rollback"):
         before = writer.in_use()[-1]
         now = writer.roll_back(to, reason)

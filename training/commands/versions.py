@@ -12,7 +12,7 @@ import click
 from training.commands.options import FOLDER
 
 if TYPE_CHECKING:
-    from training.promotion.registry import Version
+    from adaptation.models.registry import Version
 
 
 @click.command("versions")
@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def command(registry: Path | None, as_json: bool) -> None:
     """List the versions of the base decoder."""
-    from training.promotion.config import GateConfig
-    from training.promotion.registry import RegistryWriter
+    from adaptation.models.registry import DEFAULT_FOLDER, RegistryWriter
 
-    writer = RegistryWriter(registry or GateConfig().registry)
+    writer = RegistryWriter(registry or DEFAULT_FOLDER)
     versions, history = writer.versions(), writer.history()
     if as_json:
         content = {

@@ -20,6 +20,7 @@ from adaptation.errors import StropError
 from adaptation.models.base_decoder import Registry, read_card
 from adaptation.storage.album import Album
 from adaptation.storage.digests import file_sha256
+from adaptation.storage.locks import only_one
 from training.finetune.calibration import CalibrationConfig
 from training.finetune.calibration import run as run_calibration
 from training.finetune.config import SourceConfig
@@ -48,7 +49,6 @@ from training.promotion.held_out import write_held_out
 from training.promotion.promote import promote
 from training.promotion.report import render_gate
 from training.runtime.config import ConfigT, as_dict, load_config
-from training.runtime.locks import only_one
 
 TuningT = TypeVar("TuningT", bound=SourceConfig)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from adaptation.config import Count, one_of, range_mistakes
+from adaptation.models.registry import DEFAULT_FOLDER
 from adaptation.predictor.settings import EdgeSettings, ZoomSettings
 from adaptation.simulation.annotator import CLICKERS
 from adaptation.simulation.metrics import Metric
@@ -22,7 +23,7 @@ _NAMES = re.compile(r"(?:(mIoU|Dice)@(\d+)|NoC(\d+)@(\d+(?:\.\d+)?))")
 class GateConfig:
     """What the gate asks; configs/gate.yaml says what each value does."""
 
-    registry: Path = Path(".strop/registry")
+    registry: Path = DEFAULT_FOLDER
     gate_sets: tuple[str, ...] = ()
     guard_sets: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("mIoU@3", "NoC20@90")

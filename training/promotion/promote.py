@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from adaptation.models.base_decoder import BaseCard, Registry, read_card
+from adaptation.models.registry import RegistryWriter, default_name
 from adaptation.storage.digests import file_sha256
 from adaptation.storage.provenance import provenance
 from training.promotion.config import GateConfig
 from training.promotion.gate import Gate, Progress
-from training.promotion.registry import RegistryWriter, default_name
 from training.promotion.report import read_report, report_to_json, write_report
 
 

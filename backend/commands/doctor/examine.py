@@ -75,7 +75,7 @@ def examine(
 
 def unfix(settings: Settings, *, project_id: str | None, backend_url: str) -> Iterator[Finding]:
     """Remove Strop from the projects that are connected to it under this very address."""
-    from backend.wiring import build_client
+    from backend.label_studio.build import build_client
 
     try:
         client = build_client(settings)
@@ -103,7 +103,8 @@ NO_LABEL_STUDIO = (
 def _connections(
     settings: Settings, *, project_id: str | None, fix: bool, backend_url: str
 ) -> Iterator[Finding]:
-    from backend.wiring import build_client, build_images
+    from backend.images.build import build_images
+    from backend.label_studio.build import build_client
 
     try:
         client = build_client(settings)

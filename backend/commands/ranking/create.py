@@ -15,10 +15,11 @@ from backend.commands.ranking.choosing import Census, RankingPrompt, Wanted, cho
 from backend.commands.ranking.picture import draw_candidates
 from backend.commands.ranking.projects import find_ranking_project, look_up, make_ranking_project
 from backend.commands.ranking.tasks import read_key, task_body
+from backend.images.build import build_images
 from backend.images.loader import ImageLoader
+from backend.label_studio.build import build_client
 from backend.label_studio.client import LabelStudioClient, Project
 from backend.settings import Settings
-from backend.wiring import build_client, build_images
 
 logger = logging.getLogger(__name__)
 

@@ -138,3 +138,38 @@ def test_those_who_wait_for_one_host_leave_places_for_others() -> None:
     for thread in threads:
         thread.join()
     assert loader.load("http://slow.test/a", "1").size == (4, 6)
+
+
+def test_a_name_server_that_does_not_answer_counts_to_the_deadline() -> None:
+    is_over, asked = threading.Event(), []
+
+    def silent(host: str, port: int) -> list[str]:
+        asked.append(host)
+        is_over.wait(60)
+        return ["127.0.0.1"]
+
+    rules = HostRules.parse(["images.example.com"], ["127.0.0.0/8"])
+    fetcher = Fetcher(rules, deadline_s=0.2, resolver=silent)
+    url = "http://images.example.com/1.png"
+    began = time.monotonic()
+    try:
+        for _ in range(2):
+            with pytest.raises(ImageError, match=r"did not arrive from images\.example\.com"):
+                fetcher.fetch(url, max_bytes=1000)
+        with pytest.raises(ImageError, match="asked again in a moment"):
+            fetcher.fetch(url, max_bytes=1000)
+    finally:
+        is_over.set()
+        fetcher.close()
+    assert time.monotonic() - began < 30, "far less than the name server would have taken"
+    assert len(asked) == 2, "and it rests for a while"
+
+
+def test_an_unknown_name_is_told_as_such() -> None:
+    def unknown(host: str, port: int) -> list[str]:
+        raise ImageError(f"The image's host {host} is not known to the name server.")
+
+    fetcher = Fetcher(HostRules.parse(["images.example.com"]), resolver=unknown)
+    with pytest.raises(ImageError, match="not known to the name server"):
+        fetcher.fetch("http://images.example.com/1.png", max_bytes=1000)
+    fetcher.close()

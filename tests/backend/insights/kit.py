@@ -42,6 +42,8 @@ def click_object(
     at: datetime = START,
     every_s: float = 2.0,
     image_id: str = "",
+    predicted: float = 0.5,
+    decoder_id: str = "d",
 ) -> None:
     """Requests with 1, 2, ... clicks, each answered with a bar."""
     for step, width in enumerate(widths):
@@ -52,7 +54,7 @@ def click_object(
         shown = CandidateRecord(
             region_id=f"{name}-r{step}",
             rle=encode_rle(bar(width)),
-            predicted_iou=0.5,
+            predicted_iou=predicted,
             was_shown=True,
             token=0,
         )
@@ -71,7 +73,7 @@ def click_object(
                 image_size=SIZE,
                 model_id="m",
                 encoder_id="e",
-                decoder_id="d",
+                decoder_id=decoder_id,
                 candidates=(shown,),
                 timings_ms={"decode": 40.0 + step, "draw": 5.0},
             )

@@ -38,6 +38,7 @@ def test_an_object_that_was_taken_as_shown(journal: Journal, tmp_path: Path) -> 
     (fact,) = rows_of(journal, tmp_path / "insights.db")
     assert fact.outcome == "as shown"
     assert fact.ious == pytest.approx((0.25, 0.75, 1.0))
+    assert fact.predicted == (0.5, 0.5, 0.5) and fact.decoder_id == "d"
     assert fact.gaps_s == (2.0, 2.0)
     assert (fact.task_id, fact.annotation_id) == ("1", "100")
     assert (fact.label, fact.annotator) == ("cell", "7")
@@ -211,11 +212,15 @@ def test_a_submission_that_comes_while_it_is_counted_is_not_lost(tmp_path: Path)
 
 def test_rows_are_kept_up_to_date_behind_everything_else(journal: Journal, tmp_path: Path) -> None:
     path = tmp_path / "insights.db"
-    keeper, reader = RowKeeper(FactStore(path, journal), every_s=0.01), FactStore(path, journal)
+    followed: list[str] = []
+    store, reader = FactStore(path, journal), FactStore(path, journal)
+    keeper = RowKeeper(store, [lambda: followed.append("once more")], every_s=0.01)
     keeper.start()
+    until(lambda: len(followed) == 1)
     click_object(journal, "a", [10, 40])
     submit(journal, "100", [("a-r1", 40)])
     until(lambda: [fact.annotation_id for fact in reader.facts("1")] == ["100"])
+    until(lambda: len(followed) > 1)
     keeper.stop(10)
     submit(journal, "100", [], event="deleted", at=START + timedelta(hours=2))
     assert reader.n_behind() == 1

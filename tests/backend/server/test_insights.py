@@ -11,16 +11,17 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from adaptation.models.registry import RegistryWriter
 from backend.server.app import create_app
 from backend.service.service import SegmentationService
+from tests.adaptation.models.test_registry import base_file
 from tests.backend.insights.kit import click_object, submit
 from tests.backend.learning_kit import draw, events_of, learning_service, rest, version_now
 from tests.backend.service_kit import WatchedSam, journal_of, running_service, settings_for
-from tests.training.promotion.test_registry import base_file
-from training.promotion.registry import RegistryWriter
 
 PROJECT = "/insights/project/1"
 SESSIONS = f"{PROJECT}/sessions"
+ROLL_BACK = "/insights/versions/roll-back"
 OWN = {"Sec-Fetch-Site": "same-origin"}
 
 
@@ -45,9 +46,9 @@ def read(reply: TestResponse) -> str:
     return " ".join(unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", html, flags=re.S)).split())
 
 
-def form_of(client: FlaskClient, **query: str) -> dict[str, str]:
+def form_of(client: FlaskClient, address: str = SESSIONS, **query: str) -> dict[str, str]:
     """The fields of the form on the page that confirms."""
-    reply = client.get(SESSIONS, query_string=query)
+    reply = client.get(address, query_string=query)
     assert reply.status_code == 200, read(reply)
     html = reply.get_data(as_text=True)
     assert "form-action 'self'" in reply.headers["Content-Security-Policy"]
@@ -181,9 +182,74 @@ def test_versions_with_the_gates_table_and_what_was_in_use(tmp_path: Path) -> No
             writer.add("v1", base_file(tmp_path / "base.safetensors", 1), card)
             writer.promote("v1", "passed the gate")
         text = read(client.get("/insights/versions"))
-        assert "v1 (in use)" in text and "strop-train rollback" in text
+        assert "v1 (in use)" in text and "roll back to embedded" in text
         assert "potholes better NoC20@85 7.25 6.50 +0.75 +0.25 to +1.25" in text
         assert "promote embedded v1 passed the gate" in text
         writer.reader.path("v1").write_bytes(b"damaged")
         text = read(client.get("/insights/versions"))
         assert "It cannot be used" in text and str(tmp_path) not in text
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> RegistryWriter:
+    """Two versions were promoted, one upon the other."""
+    writer = RegistryWriter(tmp_path / "registry")
+    with writer.locked("test"):
+        for number in (1, 2):
+            writer.add(f"v{number}", base_file(tmp_path / f"{number}.safetensors", number), {})
+            writer.promote(f"v{number}", "test")
+    return writer
+
+
+def test_a_roll_back_is_confirmed_pressed_and_in_the_history(
+    client: FlaskClient, registry: RegistryWriter
+) -> None:
+    form = form_of(client, ROLL_BACK)
+    assert registry.reader.current() == "v2", "looking changes nothing"
+    assert (form["current"], form["to"]) == ("v2", "v1")
+    reply = client.post(ROLL_BACK, data=form | {"reason": " worse  on tiles "}, headers=OWN)
+    assert reply.status_code == 303 and reply.headers["Location"].endswith("/insights/versions")
+    assert registry.reader.current() == "v1"
+    last = registry.history()[-1]
+    assert (last.action, last.before, last.now) == ("rollback", "v2", "v1")
+    assert last.reason == "worse on tiles"
+    text = read(client.get("/insights/versions"))
+    assert "v1 (in use)" in text and "rollback v2 v1 worse on tiles" in text
+
+
+def test_pressed_twice_or_after_a_promotion_it_rolls_back_once(
+    client: FlaskClient, registry: RegistryWriter
+) -> None:
+    form = form_of(client, ROLL_BACK)
+    assert client.post(ROLL_BACK, data=form, headers=OWN).status_code == 303
+    again = client.post(ROLL_BACK, data=form, headers=OWN)
+    assert again.status_code == 409 and "Not v2 but v1 is in use now" in read(again)
+    assert registry.reader.current() == "v1"
+    assert client.post(ROLL_BACK, data=form_of(client, ROLL_BACK), headers=OWN).status_code == 303
+    reply = client.get(ROLL_BACK)
+    assert reply.status_code == 409 and "nothing to roll back to" in read(reply)
+
+
+@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {}, OWN])
+def test_another_site_rolls_nothing_back(
+    client: FlaskClient, registry: RegistryWriter, headers: dict[str, str]
+) -> None:
+    form = form_of(client, ROLL_BACK)
+    if headers == OWN:
+        form["token"] = "guessed"
+    reply = client.post(ROLL_BACK, data=form, headers=headers)
+    assert reply.status_code == 403 and registry.reader.current() == "v2"
+
+
+def test_a_roll_back_that_cannot_be_is_told(
+    client: FlaskClient, registry: RegistryWriter, tmp_path: Path
+) -> None:
+    form = form_of(client, ROLL_BACK)
+    with registry.locked("a promotion"):
+        busy = client.post(ROLL_BACK, data=form, headers=OWN)
+    assert busy.status_code == 503 and "a promotion in process" in read(busy)
+    registry.reader.path("v1").unlink()
+    gone = client.post(ROLL_BACK, data=form, headers=OWN)
+    assert gone.status_code == 409 and "version v1 is missing or damaged" in read(gone)
+    assert str(tmp_path) not in read(gone) and registry.reader.current() == "v2"
+    assert client.post(ROLL_BACK, data={**form, "to": ""}, headers=OWN).status_code == 409

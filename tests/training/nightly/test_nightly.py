@@ -16,6 +16,7 @@ from adaptation.errors import InputError, StoreError
 from adaptation.masks import decode_rle, encode_rle
 from adaptation.models.base_decoder import Registry, read_card
 from adaptation.storage.album import Album
+from adaptation.storage.locks import only_one
 from tests.training.fakes import disc
 from tests.training.preferences.world import World, at_click
 from tests.training.tuning_kit import SIZE, example, rle, write_image, write_model
@@ -26,7 +27,6 @@ from training.nightly.state import NightlyState, count_new, night_folder
 from training.preferences.files import EXAMPLES, TableWriter
 from training.promotion.held_out import label_maps, write_held_out
 from training.runtime.config import load_config
-from training.runtime.locks import only_one
 
 CONFIG = Path(__file__).parents[3] / "configs" / "nightly.yaml"
 

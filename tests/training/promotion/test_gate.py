@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from adaptation.errors import InputError, ModelError, StoreError
 from adaptation.models.base_decoder import EMBEDDED, Registry, load_base, read_card
+from adaptation.models.registry import RegistryWriter
 from adaptation.simulation.metrics import Metric
 from tests.training.fakes import tiny_model
 from tests.training.gating import better_base, worse_base, write_sets
@@ -23,7 +24,6 @@ from training.evaluation.harness import ObjectResult
 from training.promotion.config import GateConfig, parse_metric
 from training.promotion.gate import Gate, Paired, compare_set, joined, reasons_against
 from training.promotion.promote import promote
-from training.promotion.registry import RegistryWriter
 from training.runtime.config import load_config
 
 MIOU = Metric("iou", 1)

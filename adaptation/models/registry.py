@@ -22,7 +22,10 @@ from typing import Any, Literal
 from adaptation.errors import InputError
 from adaptation.models.base_decoder import EMBEDDED, BaseCard, Registry, check_name, read_card
 from adaptation.storage.files import whole_folder, write_json, write_text
-from training.runtime.locks import only_one
+from adaptation.storage.locks import only_one
+
+DEFAULT_FOLDER = Path(".strop/registry")
+"""Of the registry, where nobody names another one."""
 
 CARD = "card.json"
 HISTORY = "history.jsonl"

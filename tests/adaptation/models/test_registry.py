@@ -12,8 +12,8 @@ import torch
 
 from adaptation.errors import InputError, ModelError, StoreError
 from adaptation.models.base_decoder import EMBEDDED, Registry, read_card, save_base
+from adaptation.models.registry import RegistryWriter, default_name
 from tests.training.fakes import tiny_model
-from training.promotion.registry import RegistryWriter, default_name
 
 
 def base_file(path: Path, seed: int) -> Path:
@@ -133,7 +133,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import adaptation.storage.files as files
-import training.promotion.registry as registry
+import adaptation.models.registry as registry
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(files if sys.argv[1] == "_sync" else registry, sys.argv[1], die)
@@ -172,7 +172,7 @@ def test_a_killed_roll_back_keeps_what_lies_below(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("training.promotion.registry.write_text", full)
+        broken.setattr("adaptation.models.registry.write_text", full)
         with pytest.raises(OSError, match="No space"):
             with writer.locked("test"):
                 writer.roll_back()
