@@ -20,8 +20,8 @@ from werkzeug.serving import make_server
 from adaptation.models.base_decoder import read_card
 from adaptation.models.registry import RegistryWriter
 from adaptation.storage.album import Album
-from backend.server.app import create_app
 from backend.insights.store import FactStore
+from backend.server.app import create_app
 from backend.service.service import SegmentationService
 from backend.wiring import build_service
 from tests.adaptation.models.test_registry import base_file

@@ -42,4 +42,4 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "(data=FILE)",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
