@@ -206,7 +206,7 @@ class Bench:
 
 
 def _last(setting: str) -> str:
-    return Path(setting.removesuffix("]")).name
+    return Path(setting.removeprefix("preferences=[").removesuffix("]")).name
 
 
 def write_part(source: Path, folder: Path, *, painted: bool) -> None:
