@@ -62,7 +62,7 @@ class DpoConfig(TuningConfig):
 
     run: Path = Path("runs/dpo")
     allow_untuned: bool = False
-    loss_type: Annotated[str, one_of(LOSSES)] = "dpo"
+    loss_type: Annotated[str, one_of(LOSSES)] = "ipo"
     beta: PositiveFloat = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     over: Annotated[str, one_of(preference_losses.OVER)] = "difference"

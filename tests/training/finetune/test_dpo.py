@@ -65,6 +65,7 @@ def settings(root: Path, run: Path, *more: str) -> list[str]:
         "log_every=1",
         "lr=1e-3",
         "mixed_precision=false",
+        "loss_type=dpo",
         *more,
     ]
 
