@@ -88,12 +88,17 @@ def first_view(clicks: Sequence[Click], image_size: Size, settings: ZoomSettings
         image_size: (H, W) of the original image.
         settings: When and how far to zoom.
     """
-    if not clicks or not settings.is_on or not is_thin(image_size):
+    if not clicks or begins_whole(image_size, settings):
         return View.full(image_size)
     aim = next((c for c in reversed(clicks) if c.is_positive), clicks[-1])
     at_click = Box(x0=aim.x, y0=aim.y, x1=aim.x + 1, y1=aim.y + 1)
     length = max(_PIECE_ASPECT * min(image_size), settings.min_side)
     return _square_around(at_click, length, image_size)
+
+
+def begins_whole(image_size: Size, settings: ZoomSettings) -> bool:
+    """Whether an object's first click is decoded on the whole image, wherever it lies."""
+    return not settings.is_on or not is_thin(image_size)
 
 
 def is_thin(image_size: Size) -> bool:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from adaptation.errors import ImageError
 from adaptation.models.sam import PromptableSam
-from adaptation.predictor.zoom import View
+from adaptation.predictor.settings import ZoomSettings
+from adaptation.predictor.zoom import View, begins_whole
 from adaptation.storage.album import Album
 from adaptation.types import Embedding
 from backend.embeddings.cache import EmbeddingCache
@@ -77,11 +78,21 @@ class Encoder:
         self.embed(image, identity, View.full(identity.size))
         return self._cache.stats().encodes > encodes
 
-    def whole_image(self, image: TaskImage) -> PrefetchTask:
-        """Work for the prefetch queue: a task's image, read and encoded."""
+    def whole_image(self, image: TaskImage, zoom: ZoomSettings) -> PrefetchTask:
+        """Work for the prefetch queue: a task's image, read and encoded.
 
-        def load() -> Job:
+        Of a frame so long and thin that a first click is decoded on a piece of it, nothing is
+        encoded: where the click will lie is not known.
+
+        Args:
+            image: The image.
+            zoom: Tells what a first click is decoded on.
+        """
+
+        def load() -> Job | None:
             identity = self.identify(image)
+            if not begins_whole(identity.size, zoom):
+                return None
             return self._job(image, identity, View.full(identity.size))
 
         return PrefetchTask(name=image.name, load=load)

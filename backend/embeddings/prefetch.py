@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from adaptation.errors import StropError
+from adaptation.predictor.settings import ZoomSettings
 from adaptation.predictor.zoom import View
 from backend.embeddings.encoder import Encoder
 from backend.embeddings.prefetch_queue import PrefetchQueue
@@ -28,6 +29,7 @@ class Prefetcher:
         queue: Runs in the background, behind clicks.
         client: Tells the next tasks of a project; None: only the opened task is encoded.
         next_tasks: How many tasks after the opened one.
+        zoom: Tells what an object's first click is decoded on.
     """
 
     def __init__(
@@ -36,8 +38,10 @@ class Prefetcher:
         queue: PrefetchQueue,
         client: LabelStudioClient | None = None,
         next_tasks: int = 0,
+        zoom: ZoomSettings | None = None,
     ) -> None:
         self._encoder, self._queue = encoder, queue
+        self._zoom = ZoomSettings() if zoom is None else zoom
         self._client, self._next_tasks = client, next_tasks
         self._planner = ThreadPoolExecutor(1, thread_name_prefix="plan")
 
@@ -46,7 +50,9 @@ class Prefetcher:
         is_single = len(request.tasks) == 1
         for task in request.tasks:
             for image in task_images(task, request.label_config):
-                self._queue.submit(self._encoder.whole_image(image), is_urgent=is_single)
+                self._queue.submit(
+                    self._encoder.whole_image(image, self._zoom), is_urgent=is_single
+                )
         if is_single and self._client is not None and self._next_tasks:
             self._planner.submit(self._plan, request.tasks[0], request.label_config)
 
@@ -68,7 +74,7 @@ class Prefetcher:
         try:
             for task in self._upcoming(opened):
                 for image in task_images(task, label_config):
-                    self._queue.submit(self._encoder.whole_image(image))
+                    self._queue.submit(self._encoder.whole_image(image, self._zoom))
         except StropError as error:
             logger.warning("cannot tell the tasks after %s: %s", opened.task_id, error)
         except Exception:

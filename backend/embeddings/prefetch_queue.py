@@ -28,12 +28,12 @@ class PrefetchTask:
 
     Args:
         name: Tasks of the same name are the same work, for instance "<project>/<task>".
-        load: Reads the image; returns its key and how to encode it. Runs in the worker, before
-            it waits for its turn at the encoder.
+        load: Reads the image; returns its key and how to encode it, or None where it need not
+            be. Runs in the worker, before it waits for its turn at the encoder.
     """
 
     name: str
-    load: Callable[[], tuple[EmbeddingKey, Encode]]
+    load: Callable[[], tuple[EmbeddingKey, Encode] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class PrefetchStats:
     Args:
         queued: Tasks that wait.
         running: Tasks being worked on.
-        done: Tasks whose embedding is in the cache.
+        done: Tasks whose embedding is in the cache, or need not be.
         failed: Tasks that could not be read or encoded.
         duplicates: Tasks that were queued or running already when they came again.
         dropped: Tasks that found the queue full, or gave way to an urgent one.
@@ -196,8 +196,9 @@ class PrefetchQueue:
 
     def _encode(self, task: PrefetchTask) -> bool:
         try:
-            key, encode = task.load()
-            self._cache.get(key, encode, is_background=True)
+            job = task.load()
+            if job is not None:
+                self._cache.get(*job, is_background=True)
         except StropError as error:
             logger.warning("Did not prefetch %s: %s", task.name, error)
             return False

@@ -351,7 +351,7 @@ def _ahead(
         n_threads=threads_per_computation(settings),
         metrics=metrics,
     )
-    return Prefetcher(encoder, queue, client, options.next_tasks)
+    return Prefetcher(encoder, queue, client, options.next_tasks, settings.zoom)
 
 
 def _click_options(settings: Settings) -> ClickOptions:

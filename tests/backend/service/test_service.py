@@ -407,6 +407,26 @@ def test_what_is_no_project_of_label_studio_is_told_without_a_traceback(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+def test_of_a_thin_frame_only_what_clicks_need_is_encoded(tmp_path: Path, sam: WatchedSam) -> None:
+    thin = data_uri(pixels_of(0, (40, 3200)))
+    with running_service(tmp_path, sam) as service:
+        service.predict(opened(thin))
+        service.predict(opened(IMAGE, first_task=8))
+        until(lambda: (HEIGHT, WIDTH, 3) in sam.encoded)  # queued behind the thin one
+        assert sam.encoded == [(HEIGHT, WIDTH, 3)]
+        clicked = keypoint(30, 60, original_width=3200, original_height=40)
+        service.predict(click_on(thin, clicked))
+        assert (40, 3200, 3) not in sam.encoded and len(sam.encoded) > 1
+
+
+def test_a_thin_frame_is_encoded_ahead_where_clicks_see_all_of_it(
+    tmp_path: Path, sam: WatchedSam
+) -> None:
+    with running_service(tmp_path, sam, zoom__is_on=False) as service:
+        service.predict(opened(data_uri(pixels_of(0, (40, 3200)))))
+        until(lambda: sam.encoded == [(40, 3200, 3)])
+
+
 def test_without_prefetch_an_opened_task_costs_nothing(tmp_path: Path, sam: WatchedSam) -> None:
     with running_service(tmp_path, sam, prefetch__is_on="false") as service:
         assert service.predict(opened(IMAGE)) == {"results": []}
