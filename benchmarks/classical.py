@@ -2,6 +2,7 @@
 
     python -m benchmarks.classical --data FOLDER                  all that is not cached yet
     python -m benchmarks.classical --data FOLDER --tools model    the model's rows alone
+    python -m benchmarks.classical --data FOLDER --tools served   of them, as people meet it
 
 The annotator is the one of `strop-train evaluate`: the middle of the larger error, at most 20
 clicks, stop at IoU 0.90; every tool is clicked according to its own errors.  Each object's result
@@ -120,6 +121,7 @@ class ModelPlayer:
         self._zoom = ZoomSettings(is_on=zoom)
         self._edges = EdgeSettings(is_on=edges)
         self._correction = correction
+        self.is_as_served = zoom and edges and correction is not None
 
     def identity(self) -> dict[str, Any]:
         """The model's digests and the settings of all that is around it."""
@@ -240,16 +242,20 @@ def make_players() -> list[Player]:
 
 
 def is_asked_for(player: Player, tools: str) -> bool:
-    """Whether a player shall run what it has not run yet."""
+    """Whether a player shall run what it has not run yet; "served": the model as people meet it."""
+    if tools == "served":
+        return isinstance(player, ModelPlayer) and player.is_as_served
     kind = "model" if isinstance(player, ModelPlayer) else "classical"
     return tools in ("all", kind, player.name)
+
+
+TOOLS = ("all", "classical", "model", "served", "random_walker", "grabcut")
 
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, envvar="STROP_DATA",
               help="Folder that holds the data sets.")  # fmt: skip
-@click.option("--tools", default="all", type=click.Choice(
-    ["all", "classical", "model", "random_walker", "grabcut"]), help="Who runs.")  # fmt: skip
+@click.option("--tools", default="all", type=click.Choice(TOOLS), help="Who runs.")
 @click.option("--sets", multiple=True, default=SETS, type=click.Choice(SETS), help="Which sets.")
 @click.option("--objects", default=100, help="Objects of each set.")
 @click.option("--seed", default=0, help="Of the sample.")
