@@ -199,7 +199,7 @@ def main() -> None:
         folder = Path(temporary) if options.folder is None else options.folder
         found = measure(folder, n_tasks, keeps_rows=options.keep_rows)
     result = {
-        **provenance("python -m benchmarks.insights"),
+        **provenance("python -m benchmarks.insights" + " --keep-rows" * options.keep_rows),
         "clicks": options.clicks,
         "load": load(),
         **found,
