@@ -81,7 +81,7 @@ that stands below it
     `NewestWinsQueue`, `EmbeddingCache`, `EncodeGate`, `ImageLoader`, `ObjectStates`, `DrawnBoxes`,
     `AdapterStore`, `KnownImages`, `PrefetchQueue`, `AlbumWriter`, `StateFiles`,
     `MissedAnnotations`, `OnlineProposals`, `Cutoff`, `SlowHosts`, the server's `GuessLimiter`, the
-    stores' counters and the recently used filters of `GuidedFilter`.
+    stores' counters, the recently used filters of `GuidedFilter` and the records' `SteadyClock`.
 
 Learning stands behind clicks without holding any of these: `OnlineLearning.click` counts the clicks
 at work, and the thread that learns waits between two computations until there are none.  It reads
@@ -89,5 +89,5 @@ what it needs through the same cache and journal as everybody.
 
 What needs no lock: sessions (only ``learning`` changes them; the adapters that it publishes are
 immutable), `SegmentationService.served` (replaced as a whole, a click keeps what it began with),
-the model's weights (never written; `PromptableSam` gives each thread a module of its own).
+the model's weights (never written; `WeightedDecoder` gives each thread a module of its own).
 """

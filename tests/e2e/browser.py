@@ -157,6 +157,15 @@ class Browser:
     def text(self) -> str:
         return str(self._driver.call("visibleText"))
 
+    def follow(self, url: str, login: tuple[str, str], selector: str) -> tuple[str, str] | None:
+        """Open a page with its password and follow its first link of that kind.
+
+        Returns:
+            Where it leads and what is read there; None where the page has no such link.
+        """
+        shown = self._driver.call("follow", url, *login, selector)
+        return None if shown is None else (shown["url"], shown["text"])
+
     def evaluate(self, source: str) -> Any:
         return self._driver.call("evaluate", source)
 

@@ -104,6 +104,11 @@ class Demo:
         return str(credentials["email"]), str(credentials["password"])
 
     @property
+    def backend_login(self) -> tuple[str, str]:
+        credentials = self._note("credentials.json")
+        return str(credentials["backend_user"]), str(credentials["backend_password"])
+
+    @property
     def project_id(self) -> str:
         return self._number("kinds")
 

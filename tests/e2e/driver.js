@@ -158,6 +158,27 @@ const commands = {
   // All text that the page shows: to look for messages.
   visibleText: () => page.evaluate(() => document.body.innerText),
   pageErrors: () => pageErrors,
+  // Opens a page that asks for a password in a tab of its own and follows the first link that the
+  // selector finds: where that leads, and what is read there; null where there is no such link.
+  async follow(url, user, password, selector) {
+    const tab = await page.context().newPage();
+    tab.setDefaultTimeout(TIMEOUT_MS);
+    try {
+      const secret = Buffer.from(`${user}:${password}`).toString('base64');
+      await tab.setExtraHTTPHeaders({ authorization: `Basic ${secret}` });
+      await tab.goto(url);
+      const link = tab.locator(selector).first();
+      if (!await link.count()) return null;
+      await tab.setExtraHTTPHeaders({});  // of that page alone
+      const { origin } = new URL(url);
+      await Promise.all([tab.waitForURL(u => u.origin !== origin), link.click()]);
+      await tab.waitForSelector('.konvajs-content canvas');
+      return { url: tab.url(), text: await tab.innerText('body') };
+    } finally {
+      await tab.close();
+    }
+  },
+
   async evaluate(source) { return page.evaluate(source); },
   async press(key) { await page.keyboard.press(key); await page.waitForTimeout(200); },
   async close() { if (browser) await browser.close(); },
