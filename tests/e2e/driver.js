@@ -84,19 +84,31 @@ const commands = {
       const chosen = names.get('image').getToolsManager().findSelectedTool() || {};
       return { isSelected: !!found.selected, tool: chosen.fullName, hotkey: found.hotkey };
     }, [control, label]);
-    for (let i = 0; i < 3; i++) {
-      let now = await state();
-      if (!now.isSelected) await page.keyboard.press(now.hotkey);
+    // A busy machine takes its time: a key is pressed again only when its effect has not come, for
+    // a second press of a label's key chooses it no longer, and one of M goes to the next tool.
+    const settled = async changed => {
+      const end = Date.now() + 5000;
+      while (!changed(await state()) && Date.now() < end) await page.waitForTimeout(50);
       await page.waitForTimeout(200);
-      now = await state();
-      if (now.isSelected && now.tool === `${tool}-dynamic`) return now;
+      return state();
+    };
+    for (let i = 0; i < 6; i++) {
+      let now = await state();
+      if (!now.isSelected) {
+        await page.keyboard.press(now.hotkey);
+        now = await settled(s => s.isSelected);
+        if (!now.isSelected) continue;
+      }
+      const before = now.tool;
+      if (before === `${tool}-dynamic`) return now;
       if (tool === 'KeyPointTool') await page.keyboard.press('m');
       else {
         await page.locator('.lsf-tool_smart').first().hover();
         await page.waitForTimeout(300);
         await page.locator('.lsf-tool_smart[aria-label="rectangle-tool"]').last().click();
       }
-      await page.waitForTimeout(200);
+      now = await settled(s => s.tool !== before);
+      if (now.isSelected && now.tool === `${tool}-dynamic`) return now;
     }
     return state();
   },

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.insights.scores import CalibratedScores
+from backend.insights.store import FactStore
 from tests.e2e.browser import Browser
 from tests.e2e.demo import Demo
 
@@ -21,8 +23,11 @@ def test_an_accepted_region_shows_the_score_of_the_mask_that_was_shown(
     assert browser.click(48, 35) == []
     with demo.journal() as journal:
         record = list(journal.interactions(task_id=task.task_id))[-1]
+        told = CalibratedScores(FactStore(demo.folder / "strop" / "insights.db", journal))
+        told.refit()
     (shown,) = [candidate for candidate in record.candidates if candidate.was_shown]
-    score, version = f"{shown.predicted_iou:.2f}", record.model_id
+    expected = told.score(demo.project_id, record.decoder_id, shown.predicted_iou, 1)
+    score, version = f"{expected:.2f}", record.model_id
     assert score not in browser.text(), "a suggestion tells no score"
     browser.accept_all()
     text = browser.text()
