@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from adaptation.errors import ModelError
 from adaptation.models.hub.fetching import fetch_model
+from adaptation.models.hub.folder import load_complete
 from adaptation.models.hub.place import HubModel
 from adaptation.proposals.interface import Context, Generated, Generator, Place, ProposalImage
 from adaptation.types import Box
@@ -131,7 +132,7 @@ def load_word_generator(
             place, models_dir, may_download=may_download, show_progress=show_progress
         )
     kind = _kind(folder)
-    model, processor = _loaded(folder, _CLASSES[kind])
+    model, processor = _loaded(folder, kind)
     if kind == "clipseg":
         return ClipSegGenerator(model=model, processor=processor)
     return GroundingDinoGenerator(model=model, processor=processor)
@@ -159,7 +160,7 @@ def _kind(folder: Path) -> str:
     return kind
 
 
-def _loaded(folder: Path, class_name: str) -> tuple[Any, Any]:
+def _loaded(folder: Path, kind: str) -> tuple[Any, Any]:
     """Model and processor; only safetensors are read."""
     try:
         package = importlib.import_module("transformers")
@@ -169,21 +170,12 @@ def _loaded(folder: Path, class_name: str) -> tuple[Any, Any]:
         ) from error
     try:
         processor = package.AutoProcessor.from_pretrained(folder, local_files_only=True)
-        model, report = getattr(package, class_name).from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype="float32",
-        )
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
         said = " ".join(str(error).split())[:300]
-        raise ModelError(f"{folder.name} cannot be loaded: {said}. Fetch it again.") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
         raise ModelError(
-            f"{folder.name} lacks {len(missing)} parameters, first {missing[0]!r}. Fetch it again."
-        )
+            f"The processor of {folder.name} cannot be loaded: {said}. Fetch it again."
+        ) from error
+    model = load_complete(getattr(package, _CLASSES[kind]), folder, kind)
     return model.eval().requires_grad_(False), processor
 
 

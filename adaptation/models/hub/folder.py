@@ -58,7 +58,23 @@ def family_of(folder: Path) -> Family:
 def _load(folder: Path, family: Family) -> Any:
     if not is_model_folder(folder):
         raise ModelError(no_weights(folder))
-    kind = model_class(family)
+    return load_complete(model_class(family), folder, family.name)
+
+
+def load_complete(kind: Any, folder: Path, name: str) -> Any:
+    """Load a folder's weights as a class of `transformers`, every parameter of it.
+
+    Args:
+        kind: The class.
+        folder: With ``config.json`` and safetensors; nothing else is read.
+        name: What users call such a model.
+
+    Returns:
+        The model on the CPU, in float32.
+
+    Raises:
+        ModelError: The weights cannot be read, are of another model, or are not complete.
+    """
     try:
         with _quiet():
             model, report = kind.from_pretrained(
@@ -71,12 +87,12 @@ def _load(folder: Path, family: Family) -> Any:
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
         said = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{folder.name} cannot be loaded as a model of {family.name}: {said}. Fetch it again."
+            f"{folder.name} cannot be loaded as a model of {name}: {said}. Fetch it again."
         ) from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
-            f"{folder.name} lacks {len(missing)} parameters of {family.name}, first "
+            f"{folder.name} lacks {len(missing)} parameters of {name}, first "
             f"{missing[0]!r}: its weights are of another model than its {CONFIG} says, or not "
             "complete. Fetch it again."
         )

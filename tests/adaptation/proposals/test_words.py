@@ -151,7 +151,9 @@ def test_weights_that_are_not_complete_are_refused(folder: Path, tmp_path: Path)
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors[next(name for name in tensors if name.startswith("model.encoder"))]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 1 parameters, first 'model\.encoder"):
+    with pytest.raises(
+        ModelError, match=r"lacks 1 parameters of grounding-dino, first 'model\.encoder"
+    ):
         load_word_generator(str(tmp_path), tmp_path)
 
 

@@ -424,7 +424,8 @@ def test_a_thin_frame_is_encoded_ahead_where_clicks_see_all_of_it(
 ) -> None:
     with running_service(tmp_path, sam, zoom__is_on=False) as service:
         service.predict(opened(data_uri(pixels_of(0, (40, 3200)))))
-        until(lambda: sam.encoded == [(40, 3200, 3)])
+        until(lambda: bool(sam.encoded))
+    assert sam.encoded == [(40, 3200, 3)]
 
 
 def test_without_prefetch_an_opened_task_costs_nothing(tmp_path: Path, sam: WatchedSam) -> None:
